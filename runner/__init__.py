@@ -1,0 +1,1 @@
+"""Connector runner: programs in any language as one pipeline."""

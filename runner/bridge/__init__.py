@@ -1,0 +1,1 @@
+"""Ports to channels: batches in, answers out."""

@@ -1,0 +1,1 @@
+"""Whoever follows the events: log, table, report."""

@@ -1,0 +1,1 @@
+"""What the user wrote: documents, loading, validation, schema, and the model made of it."""

@@ -1,0 +1,188 @@
+"""The pipeline as the runner works with it: every default filled in, every unit parsed, every path absolute.
+
+Made by `runner.spec.load` from a file or a mapping; a value of these types is known to be valid. What the user may
+write is `runner.spec.document`; what each key means is `docs/pipeline-file.md`.
+"""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from re import Pattern
+from typing import Literal
+
+from runner.units import Rate
+
+MIB = 1 << 20
+
+
+class Contract(StrEnum):
+    """How a processor's outputs answer its inputs."""
+
+    STREAM = "stream"
+    ONE_TO_ONE = "one-to-one"
+
+
+class Resume(StrEnum):
+    """What a source's restart means."""
+
+    NONE = "none"
+    SKIP = "skip"
+    SELF = "self"
+    LIVE = "live"
+
+
+class OnFull(StrEnum):
+    """What a full channel does."""
+
+    BLOCK = "block"
+    DROP_OLDEST = "drop-oldest"
+    DROP_NEWEST = "drop-newest"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One end of a program: "stdin", "stdout", "stderr" or a name; the channels it is joined to; its codec's name."""
+
+    name: str
+    channels: tuple[str, ...]
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Seconds before a restart: `first_s`, doubled each time up to `most_s`; the actual wait is random below that."""
+
+    first_s: float = 0.1
+    most_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """When a program is started again. More deaths than `limit` fail the processor for good."""
+
+    when: Literal["on-failure", "always", "never"] = "on-failure"
+    backoff: Backoff = Backoff()
+    limit: Rate = Rate(5, 60.0)
+    reset_after_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopPolicy:
+    """How a program is asked to end: `signal_number`, then KILL of its tree after `grace_s` seconds."""
+
+    grace_s: float = 5.0
+    signal_number: int = int(signal.SIGTERM)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A check of readiness or liveness.
+
+    `kind` says what `value` is: a regular expression for a log line, a path, "HOST:PORT", a URL, or (command) a tuple
+    of arguments. Checked every `every_s` seconds, each time for at most `timeout_s`; `failures` in a row count as
+    failed. For readiness `timeout_s` bounds one check and `failures` is None where it may wait for ever.
+    """
+
+    kind: Literal["line", "file", "tcp", "http", "command"]
+    value: str | tuple[str, ...]
+    every_s: float
+    timeout_s: float
+    failures: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What may be data on stdout: everything ("none"), whole JSON values ("json"), what `pattern` finds ("match")."""
+
+    kind: Literal["none", "json", "match"] = "none"
+    pattern: Pattern[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """At most this much is handed to an instance and not acknowledged; `messages` None: no bound but the bytes."""
+
+    size_bytes: int = MIB
+    messages: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Limits of one instance; None: not limited. `memory_bytes` and `disk_bytes` in bytes, `cpus` in cores."""
+
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    pids: int | None = None
+    files: int | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """One processor's spec.
+
+    `command` has at least one word, with params replaced; `env` is what the file adds; `params` are given to the
+    program as CONNECTOR_PARAM_NAME and CONNECTOR_PARAMS. `secrets` maps a variable's name to its value (never shown).
+    `order` is "keep" or "any". `log_stdout`: stdout is no port and no acknowledgement, so it is the log.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    directory: Path
+    reads: tuple[Port, ...] = ()
+    writes: tuple[Port, ...] = ()
+    stdout_codec: str = "lines"
+    contract: Contract = Contract.STREAM
+    resume: Resume = Resume.NONE
+    in_flight: InFlight = InFlight()
+    replicas: int = 1
+    order: Literal["keep", "any"] = "any"
+    max_message_bytes: int = 16 * MIB
+    guard: Guard = Guard()
+    restart: RestartPolicy = RestartPolicy()
+    stop: StopPolicy = StopPolicy()
+    ready: Check | None = None
+    live: Check | None = None
+    stall_s: float | None = None
+    continue_on_error: bool = False
+    resources: Resources = Resources()
+    env: dict[str, str] = field(default_factory=dict)
+    params: dict[str, object] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_source(self) -> bool:
+        """Whether it reads nothing."""
+        return not self.reads
+
+    @property
+    def log_stdout(self) -> bool:
+        """Whether its stdout belongs to its log."""
+        return self.contract is not Contract.ONE_TO_ONE and all(port.name != "stdout" for port in self.writes)
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One channel's spec; `writers` and `readers` are names of processors, in file order, each once."""
+
+    name: str
+    kind: str = "memory"
+    capacity_bytes: int = 8 * MIB
+    on_full: OnFull = OnFull.BLOCK
+    writers: tuple[str, ...] = ()
+    readers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """A whole valid pipeline. `folder` is what relative paths were resolved against; `file` None: built in Python."""
+
+    name: str
+    processors: dict[str, Processor]
+    channels: dict[str, Channel]
+    folder: Path
+    file: Path | None = None
+    drain_s: float = 30.0

@@ -1,0 +1,1 @@
+"""Instances, processors, runs and their ledger."""
