@@ -1,0 +1,32 @@
+"""Cutting the parts of a batch without copying their bytes."""
+
+from __future__ import annotations
+
+from runner.codec.base import EMPTY, Batch, Buffer
+
+
+def divide(batch: Batch, messages: int, size_bytes: int) -> tuple[Batch, Batch]:
+    """`batch` as (its first `messages` messages, the rest), where those messages are its first `size_bytes` bytes.
+
+    The bytes are shared. A half without messages is `EMPTY`; then the other half is `batch` itself.
+    """
+    if messages <= 0:
+        return EMPTY, batch
+    if messages >= batch.count:
+        return batch, EMPTY
+    head: list[Buffer] = []
+    left = size_bytes
+    for index, part in enumerate(batch.parts):
+        if left >= len(part):
+            head.append(part)
+            left -= len(part)
+            continue
+        view = memoryview(part)
+        if left:
+            head.append(view[:left])
+        tail = (view[left:] if left else part, *batch.parts[index + 1 :])
+        break
+    return (
+        Batch(tuple(head), messages, size_bytes),
+        Batch(tail, batch.count - messages, batch.size_bytes - size_bytes),
+    )
