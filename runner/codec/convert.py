@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from runner.codec.base import Batch, Codec
+from runner.codec.base import EMPTY, Batch, Codec
 from runner.codec.delimited import DelimitedCodec
 from runner.errors import CodecError
 
@@ -32,6 +32,8 @@ def converter(source: Codec, target: Codec) -> Callable[[Batch], Batch] | None:
 
 def _exchange_delimiter(source: DelimitedCodec, target: DelimitedCodec) -> Callable[[Batch], Batch]:
     def convert(batch: Batch) -> Batch:
+        if not batch.count:
+            return EMPTY
         data = batch.joined()
         if target.delimiter in data:
             return target.batch_of(source.payloads(batch))  # which raises, with the index of the message

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import islice
 
 from runner.codec.base import EMPTY, Batch, Buffer, Codec, Decoder
-from runner.codec.parts import divide
+from runner.codec.parts import divide, slice_of
 from runner.codec.unfinished import SHOWN_BYTES, Unfinished, too_long
 from runner.errors import CodecError
 
@@ -213,10 +213,9 @@ class DelimitedDecoder(Decoder):
             return EMPTY
         count = _count(data, self._delimiter, self._mean_bytes)
         self._mean_bytes = end // count
-        if end == len(data):
-            return self._with_unfinished(data, count, end)
-        batch = self._with_unfinished(memoryview(data)[:end], count, end)
-        self._unfinished.add(data[end:])
+        batch = self._with_unfinished(slice_of(data, 0, end), count, end)
+        if end < len(data):
+            self._unfinished.add(data[end:])
         return batch
 
     def rescued(self) -> Batch:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from struct import Struct
 
 from runner.codec.base import EMPTY, Batch, Buffer, Codec, Decoder
-from runner.codec.parts import divide
+from runner.codec.parts import divide, slice_of
 from runner.codec.unfinished import Unfinished, too_long
 from runner.errors import CodecError
 
@@ -153,8 +153,7 @@ class LengthPrefixedDecoder(Decoder):
         held = self._unfinished.take()
         if start == end:
             return Batch(held, count, size_bytes)
-        rest = data if start == 0 and end == len(data) else memoryview(data)[start:end]
-        return Batch((*held, rest), count, size_bytes)
+        return Batch((*held, slice_of(data, start, end)), count, size_bytes)
 
     def _check_length(self, length: int, before: Batch) -> None:
         """Raise CodecError when `length` is over the bound, with `before` as the messages that are rescued."""

@@ -1,8 +1,22 @@
-"""Cutting the parts of a batch without copying their bytes."""
+"""Cutting bytes and batches without copying, where that pays."""
 
 from __future__ import annotations
 
 from runner.codec.base import EMPTY, Batch, Buffer
+
+_COPY_BELOW_BYTES = 4096
+
+
+def slice_of(data: bytes, start: int, end: int) -> Buffer:
+    """The bytes of `data` from `start` to `end`, shared when they are most of it.
+
+    A small slice is copied: that is quicker than a view, and a view would keep all of `data` alive, which bounds in
+    bytes do not see.
+    """
+    size_bytes = end - start
+    if size_bytes == len(data) or size_bytes < max(_COPY_BELOW_BYTES, len(data) // 2):
+        return data[start:end]
+    return memoryview(data)[start:end]
 
 
 def divide(batch: Batch, messages: int, size_bytes: int) -> tuple[Batch, Batch]:
