@@ -1,0 +1,35 @@
+"""A sink: appends its input to FILE as it comes. --port NAME reads that port. --delay S waits after each read.
+
+--until FILE reads nothing before that file is there. --ack prints a line for each line it has stored.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--port", default=None)
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--until", type=Path, default=None)
+    parser.add_argument("--read", type=int, default=1 << 20)
+    parser.add_argument("--ack", action="store_true")
+    options = parser.parse_args()
+    source = 0
+    if options.port:
+        source = os.open(os.environ[f"CONNECTOR_READER_{options.port.upper()}"], os.O_RDONLY)
+    while options.until is not None and not options.until.exists():
+        time.sleep(0.005)
+    with options.file.open("ab", buffering=0) as out:
+        while data := os.read(source, options.read):
+            out.write(data)
+            if options.ack:
+                os.write(1, b"stored\n" * data.count(b"\n"))
+            if options.delay:
+                time.sleep(options.delay)
+
+
+main()
