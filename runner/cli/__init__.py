@@ -1,0 +1,102 @@
+"""The `connector` command: one file per verb, loaded only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from runner.errors import EXIT_BUG, EXIT_SIGNAL_BASE, EXIT_USAGE, BugError, RunnerError, SpecError
+
+_VERBS = {
+    "run": "Run a pipeline.",
+    "check": "Check a pipeline file; says everything that is wrong with it.",
+    "graph": "Draw a pipeline as Mermaid or DOT.",
+    "schema": "Print the JSON Schema of pipeline.toml or processor.toml.",
+}
+
+
+class _Verbs(click.Group):
+    """Finds a verb's module by its name, so that no verb pays for another's imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _VERBS:
+            return None
+        command: click.Command = import_module(f"runner.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("connector-runner")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"connector runner {_version()}")
+        ctx.exit()
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version, help="Show it.")
+def group() -> None:
+    """Run programs in any language as one pipeline.
+
+    Exit codes: 0 completed, 1 the pipeline failed, 2 wrong file or usage, 3 this machine cannot do or enforce what is
+    asked, 70 a bug of the runner, 130 and 143 stopped by SIGINT and SIGTERM in an orderly way.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(_exit_code(arguments))
+
+
+def _exit_code(arguments: Sequence[str] | None) -> int:
+    try:
+        result = group.main(args=arguments, prog_name="connector", standalone_mode=False)
+    except click.exceptions.Abort:
+        return EXIT_SIGNAL_BASE + 2
+    except KeyboardInterrupt:
+        return EXIT_SIGNAL_BASE + 2
+    except click.ClickException as error:
+        error.show()
+        return EXIT_USAGE
+    except SpecError as error:
+        click.echo(str(error), err=True)
+        return error.exit_code
+    except BugError as error:
+        click.echo(f"connector: a bug of the runner: {error}\nPlease report it.", err=True)
+        return EXIT_BUG
+    except RunnerError as error:
+        click.echo(f"connector: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        _silence_output()
+        return EXIT_SIGNAL_BASE + 13
+    return result if isinstance(result, int) else 0
+
+
+def _silence_output() -> None:
+    """Whoever read our output has gone: nothing more can be said there, not even at exit."""
+    import os
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)

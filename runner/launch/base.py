@@ -9,7 +9,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from runner.errors import LaunchError
 from runner.events import Exited
+
+
+class ShimLostError(LaunchError):
+    """The shim that was to start the program has died; another try brings a new one."""
 
 
 @dataclass(frozen=True, slots=True)

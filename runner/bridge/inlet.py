@@ -1,0 +1,147 @@
+"""One input port of a processor: the readers of its channels, shared by its replicas."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from runner.bridge.sequence import Slot
+from runner.channel.base import Reader
+from runner.codec.base import Batch
+
+_SHARE_BYTES = 64 << 10
+
+
+@dataclass(slots=True, eq=False)
+class Piece:
+    """Messages on their way into one instance. `start` and `end` are byte positions in what was written to it.
+
+    `number` is that of its first message among the reader's messages, from 1 (with replicas, in the order in which
+    they were handed out). `answered` counts the first messages of it that have been answered (one-to-one); `slot`
+    keeps the place of the answers where their order is kept.
+    """
+
+    reader: Reader
+    batch: Batch
+    number: int
+    start: int = 0
+    end: int = 0
+    answered: int = 0
+    slot: Slot | None = None
+
+
+class Hungry(Protocol):
+    """Whoever takes messages from an inlet."""
+
+    def wake(self) -> None:
+        """Messages came, came back, or the input ended."""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What it was given and has not read."""
+
+
+class Inlet:
+    """See the module. Takes turns between its channels, and between replicas by who has least to read."""
+
+    def __init__(self, port: str, readers: Sequence[Reader], *, replicas: int) -> None:
+        self.port = port
+        self.readers = tuple(readers)
+        self.codec = readers[0].codec
+        self.handed = 0
+        self._replicas = replicas
+        self._hungry: list[Hungry] = []
+        self._returned: deque[Piece] = deque()
+        self._taken = dict.fromkeys(readers, 0)
+        self._turn = 0
+        for reader in readers:
+            reader.on_data = self.wake
+
+    def attach(self, taker: Hungry) -> None:
+        """From now on `taker` is woken."""
+        self._hungry.append(taker)
+
+    def detach(self, taker: Hungry) -> None:
+        """`taker` is woken no more."""
+        if taker in self._hungry:
+            self._hungry.remove(taker)
+
+    def wake(self) -> None:
+        """Tell who is attached, the one with the least to read first."""
+        if len(self._hungry) == 1:
+            self._hungry[0].wake()
+        else:
+            for taker in sorted(self._hungry, key=lambda taker: taker.backlog_bytes):
+                taker.wake()
+
+    @property
+    def queued_messages(self) -> int:
+        """Messages that wait for this processor."""
+        waiting = sum(reader.queued_messages for reader in self.readers)
+        return waiting + sum(piece.batch.count for piece in self._returned)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Their bytes."""
+        waiting = sum(reader.queued_bytes for reader in self.readers)
+        return waiting + sum(piece.batch.size_bytes for piece in self._returned)
+
+    @property
+    def ended(self) -> bool:
+        """Whether all writers have ended and nothing waits. Messages may still come back from a death."""
+        return not self._returned and all(reader.ended and not reader.queued_messages for reader in self.readers)
+
+    @property
+    def writers_ended(self) -> bool:
+        """Whether all writers have ended."""
+        return all(reader.ended for reader in self.readers)
+
+    @property
+    def left(self) -> bool:
+        """Whether it wants no more."""
+        return all(reader.left for reader in self.readers)
+
+    def leave(self) -> None:
+        """Want no more; what waits counts as unread."""
+        for piece in self._returned:
+            piece.reader.account.unread += piece.batch.count
+        self._returned.clear()
+        for reader in self.readers:
+            reader.leave()
+
+    def take(self, *, most_bytes: int | None = None, most_messages: int | None = None) -> Piece | None:
+        """The next messages for one instance, whole; what a death gave back comes first."""
+        if self._returned:
+            piece = self._returned.popleft()
+            self.handed += piece.batch.count
+            return piece
+        if self._replicas > 1:
+            share = max(1, -(-self.queued_messages // self._replicas))
+            most_messages = share if most_messages is None else min(share, most_messages)
+            most_bytes = _SHARE_BYTES if most_bytes is None else min(_SHARE_BYTES, most_bytes)
+        readers = self.readers
+        for _ in readers:
+            reader = readers[self._turn % len(readers)]
+            self._turn += 1
+            batch = reader.take(most_bytes=most_bytes, most_messages=most_messages)
+            if batch is not None:
+                self.handed += batch.count
+                number = self._taken[reader] + 1
+                self._taken[reader] += batch.count
+                return Piece(reader, batch, number)
+        return None
+
+    def give_back(self, pieces: Sequence[Piece]) -> None:
+        """Put unread messages in front again, in their order; the call wakes nobody."""
+        for piece in reversed(pieces):
+            self.handed -= piece.batch.count
+            if piece.reader.left:
+                piece.reader.account.unread += piece.batch.count
+            else:
+                self._returned.appendleft(piece)
+
+    def returned_messages(self, reader: Reader) -> int:
+        """Messages of `reader` that a death gave back and that wait for a live replica."""
+        return sum(piece.batch.count for piece in self._returned if piece.reader is reader)

@@ -1,0 +1,79 @@
+"""One output port of a processor: where its messages are delivered."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+from runner.channel.base import Reader, Writer
+from runner.codec.base import Batch
+from runner.errors import CodecError
+
+
+class Delivery(ABC):
+    """Where a collector puts the messages that it read."""
+
+    @abstractmethod
+    def deliver(self, batch: Batch) -> None:
+        """Take whole messages. Raises CodecError or ContractError, which end the program's run for good."""
+
+    @property
+    @abstractmethod
+    def full(self) -> bool:
+        """Whether the program should not be read for now."""
+
+    @abstractmethod
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when it is worth asking again."""
+
+    @property
+    @abstractmethod
+    def blocked_by(self) -> tuple[Reader, ...]:
+        """The readers that make it wait."""
+
+
+class Outlet(Delivery):
+    """All channels that one port of a processor is joined to; its replicas share it."""
+
+    def __init__(self, port: str, writers: Sequence[Writer]) -> None:
+        self.port = port
+        self.writers = tuple(writers)
+        self.written = 0
+
+    def deliver(self, batch: Batch) -> None:
+        """See `Delivery`."""
+        try:
+            for writer in self.writers:
+                writer.publish(batch)
+        except CodecError as error:
+            self.written += error.index
+            raise
+        self.written += batch.count
+
+    @property
+    def full(self) -> bool:
+        """See `Delivery`."""
+        return any(writer.full for writer in self.writers)
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """See `Delivery`."""
+        for writer in self.writers:
+            if writer.full:
+                writer.when_room(callback)
+                return
+        callback()
+
+    @property
+    def blocked_by(self) -> tuple[Reader, ...]:
+        """See `Delivery`."""
+        return tuple(reader for writer in self.writers for reader in writer.blocked_by)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any reader of any of its channels has not left."""
+        return any(writer.wanted for writer in self.writers)
+
+    def end(self) -> None:
+        """Nothing more comes from this processor's port."""
+        for writer in self.writers:
+            writer.end()

@@ -1,0 +1,141 @@
+"""The channel contract: writers at one end, readers at the other, messages in batches between them.
+
+Obligations:
+- Before the first batch, every processor that takes part has asked for its `Writer` or its `Reader`.
+- A batch given to `Writer.publish` is in the channel when the call returns: every reader that has not left gets all
+  of its messages, whole, in order (per writer), in its own framing.
+- A channel never refuses for want of room. A writer asks `full` after each batch and, while it is true, reads no more
+  from its program; it is called back when there is room. So a channel holds at most its capacity and one batch a writer.
+- When every writer has ended, readers find `ended` true; what is queued is still theirs.
+- All calls are made on the event loop's thread; callbacks come on it too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runner.codec.base import Batch, Codec
+
+
+@dataclass(slots=True)
+class Account:
+    """What became of one reader's messages. Each field is counted where it happens; none is derived."""
+
+    carried: int = 0
+    replayed: int = 0
+    acknowledged: int = 0
+    dead: int = 0
+    dropped: int = 0
+    indeterminate: int = 0
+    unread: int = 0
+
+
+class Reader(ABC):
+    """One processor's end of a channel; its replicas compete for the messages."""
+
+    channel: str
+    processor: str
+    codec: Codec
+    account: Account
+    on_data: Callable[[], None]
+    """Called when messages came or the channel ended; set by who reads."""
+
+    @property
+    @abstractmethod
+    def queued_messages(self) -> int:
+        """Messages that wait here and are handed to nobody."""
+
+    @property
+    @abstractmethod
+    def queued_bytes(self) -> int:
+        """Their bytes, framed as this reader wants them."""
+
+    @property
+    @abstractmethod
+    def ended(self) -> bool:
+        """Whether every writer has ended. Messages may still be queued, or come back."""
+
+    @property
+    @abstractmethod
+    def left(self) -> bool:
+        """Whether this reader wants no more."""
+
+    @abstractmethod
+    def take(self, *, most_bytes: int | None = None, most_messages: int | None = None) -> Batch | None:
+        """The next messages, in order; None when nothing is queued.
+
+        Without bounds it is whatever the channel has in one piece. With bounds the batch fits them, but for a first
+        message that is longer than `most_bytes`.
+        """
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Want no more: what is queued, and whatever is published from now on, counts as unread and holds up nobody."""
+
+
+class Writer(ABC):
+    """One processor's end of a channel; its replicas share it."""
+
+    @abstractmethod
+    def publish(self, batch: Batch) -> None:
+        """Put `batch` into the channel.
+
+        Raises CodecError, with the message's number in the channel, when a message cannot be carried to a reader; the
+        `index` messages before it are in the channel, it is counted as refused, and those after it are not taken.
+        """
+
+    @property
+    @abstractmethod
+    def full(self) -> bool:
+        """Whether the writer should wait."""
+
+    @property
+    @abstractmethod
+    def blocked_by(self) -> tuple[Reader, ...]:
+        """The readers that make it wait."""
+
+    @abstractmethod
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when the channel is no longer full."""
+
+    @property
+    @abstractmethod
+    def wanted(self) -> bool:
+        """Whether any reader has not left."""
+
+    @abstractmethod
+    def end(self) -> None:
+        """Nothing more comes from this processor. May be called more than once."""
+
+
+class Channel(ABC):
+    """A channel of one kind. `counted` is False where the runner does not see the messages (`pipe`)."""
+
+    kind: str
+    counted: bool = True
+    name: str
+    written: int = 0
+    refused: int = 0
+
+    @property
+    @abstractmethod
+    def readers(self) -> tuple[Reader, ...]:
+        """All readers, in the order of the file."""
+
+    @abstractmethod
+    def open_reader(self, processor: str, codec: Codec) -> Reader:
+        """The reading end for `processor`; once per processor and channel, before anything is published."""
+
+    @abstractmethod
+    def open_writer(self, processor: str, codec: Codec) -> Writer:
+        """The writing end for `processor`; once per processor and port, after all readers."""
+
+    @abstractmethod
+    def on_readers_left(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the last reader has left."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of everything; nothing is read or published after it."""

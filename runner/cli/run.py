@@ -1,0 +1,122 @@
+"""`connector run [FILE]`: run a pipeline to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from runner.errors import (
+    EXIT_BUG,
+    EXIT_COMPLETED,
+    EXIT_FAILED,
+    EXIT_SIGNAL_BASE,
+    BugError,
+    MachineError,
+    RunnerError,
+)
+from runner.events import Bus, RunStatus, Warned
+from runner.observe import Observer, observer_for
+from runner.spec.load import load_file
+from runner.supervise.run import Run
+from runner.supervise.snapshot import RunReport
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@click.command(name="run")
+@click.argument("file", type=click.Path(path_type=Path), default="pipeline.toml")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the run's account to this file, as JSON.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines for people, or JSON.")
+@click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
+@click.option("--no-table", is_flag=True, help="Plain lines on a terminal as well.")
+def command(file: Path, report: Path | None, log_format: Literal["text", "json"], quiet: bool, no_table: bool) -> int:
+    """Run the pipeline in FILE (default: pipeline.toml) until it has completed, failed or been stopped.
+
+    The first SIGINT or SIGTERM drains it in order, a second one ends it at once.
+    """
+    loaded = load_file(file)
+    if report is not None:
+        from runner.observe.report import check_writable
+
+        check_writable(report)
+    bus = Bus()
+    run = Run(loaded.pipeline, bus, exclusive=True)
+    observer = observer_for(
+        sys.stderr, log_format=log_format, quiet=quiet, snapshot=run.snapshot, table=False if no_table else None
+    )
+    bus.subscribe(observer.handle)
+    for warning in loaded.warnings:
+        bus.emit(Warned(message=str(warning).replace("\n", " ")))
+    session = _Session(run, observer)
+    try:
+        result = asyncio.run(session.run())
+    except (BugError, MachineError) as error:
+        _report_of_failure(run, report)
+        observer.finish(None)
+        raise error from None
+    except Exception as error:
+        _report_of_failure(run, report)
+        observer.finish(None)
+        traceback.print_exc()
+        raise BugError(f"{type(error).__name__}: {error}") from None
+    observer.finish(result)
+    return _write(result, report, session.code(result))
+
+
+class _Session:
+    """A run with this process's signals."""
+
+    def __init__(self, run: Run, observer: Observer) -> None:
+        self._run = run
+        self._observer = observer
+        self._signal: signal.Signals | None = None
+
+    async def run(self) -> RunReport:
+        """Run it; signals stop it."""
+        loop = asyncio.get_running_loop()
+        for number in _STOP_SIGNALS:
+            loop.add_signal_handler(number, self._stop, number)
+        self._observer.start(loop.call_later)
+        return await self._run.execute()
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self._signal is None:
+            self._signal = number
+            self._run.stop(f"{number.name} received")
+        else:
+            self._run.kill()
+
+    def code(self, report: RunReport) -> int:
+        """The exit code for how it went."""
+        if not report.balanced:
+            return EXIT_BUG
+        if report.status is RunStatus.COMPLETED:
+            return EXIT_COMPLETED
+        if report.status is RunStatus.STOPPED and self._signal is not None:
+            return EXIT_SIGNAL_BASE + self._signal
+        return EXIT_FAILED
+
+
+def _write(result: RunReport, path: Path | None, code: int) -> int:
+    if path is None:
+        return code
+    from runner.observe.report import write_report
+
+    try:
+        write_report(result, path)
+    except RunnerError as error:
+        click.echo(f"connector: {error}", err=True)
+        return code or error.exit_code
+    return code
+
+
+def _report_of_failure(run: Run, path: Path | None) -> None:
+    """After an error of the run itself: the account as far as it goes."""
+    if path is not None:
+        _write(run.report(RunStatus.FAILED), path, EXIT_FAILED)

@@ -1,0 +1,146 @@
+"""The home `process`: a bare process, started by a shim of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+from runner.errors import MachineError
+from runner.events import Exited
+from runner.launch.base import Handle, Launcher, LaunchRequest
+from runner.launch.shim.locate import shim_path
+from runner.launch.shim_client import ShimConnection
+from runner.launch.tree import become_subreaper, carries_mark, end_orphans
+
+_ALL_SIGNALS = range(1, signal.NSIG)
+_SHIM_SOCKET = 3
+
+
+class ProcessHandle(Handle):
+    """One shim and what runs under it. When the shim dies, the next start brings a new one."""
+
+    def __init__(self, launcher: ProcessLauncher) -> None:
+        self._launcher = launcher
+        self._loop = asyncio.get_running_loop()
+        self._connection: ShimConnection | None = None
+        self._shim_pid = 0
+        self._pidfd = -1
+        self._reaped = asyncio.Event()
+        self._reaped.set()
+
+    async def start(self, request: LaunchRequest) -> int:
+        """See `Handle`."""
+        if self._connection is None or self._connection.lost:
+            await self._reaped.wait()
+            self._connection = self._spawn_shim()
+        return await self._connection.start(request)
+
+    async def exited(self) -> Exited:
+        """See `Handle`. After the death of the shim it waits until the shim's orphans are ended too."""
+        assert self._connection is not None
+        exited = await self._connection.exited()
+        if self._connection.lost:
+            await self._reaped.wait()
+        return exited
+
+    @property
+    def shim_died(self) -> bool:
+        """Whether the shim itself is dead."""
+        return self._connection is not None and self._connection.lost
+
+    def signal(self, signal_number: int) -> None:
+        """See `Handle`."""
+        if self._connection is not None:
+            self._connection.signal(signal_number)
+
+    async def kill_tree(self) -> None:
+        """See `Handle`."""
+        if self._connection is not None:
+            await self._connection.kill_tree()
+            if self._connection.lost:
+                await self._reaped.wait()
+
+    async def close(self) -> None:
+        """See `Handle`."""
+        if self._connection is not None:
+            self._connection.close()
+            await self._reaped.wait()
+
+    def _spawn_shim(self) -> ShimConnection:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._shim_pid = os.posix_spawn(
+                self._launcher.shim,
+                [self._launcher.shim, str(_SHIM_SOCKET)],
+                {},
+                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), _SHIM_SOCKET)],
+                setsigmask=(),
+                setsigdef=_ALL_SIGNALS,
+            )
+        except OSError as error:
+            ours.close()
+            raise MachineError(
+                f"the shim {self._launcher.shim} cannot be started: {os.strerror(error.errno or 0)}",
+                remedy="free some processes or descriptors, or raise this user's limits",
+            ) from error
+        finally:
+            theirs.close()
+        self._reaped.clear()
+        self._launcher.shims.add(self._shim_pid)
+        self._pidfd = os.pidfd_open(self._shim_pid)
+        self._loop.add_reader(self._pidfd, self._reap)
+        return ShimConnection(ours, on_lost=lambda: None)
+
+    def _reap(self) -> None:
+        """Reap the shim; what it left behind has become ours and is ended now."""
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        os.waitpid(self._shim_pid, 0)
+        self._launcher.shims.discard(self._shim_pid)
+        self._launcher.end_orphans()
+        self._reaped.set()
+
+
+class ProcessLauncher(Launcher):
+    """Starts shims. `exclusive`: this process has no other children, so every unknown child is an orphan of the run.
+
+    Otherwise (the runner is part of somebody's program) only processes that carry the run's mark in their environment
+    are touched.
+    """
+
+    name = "process"
+
+    def __init__(self, *, run: str, exclusive: bool) -> None:
+        self.shim = str(shim_path())
+        self.shims: set[int] = set()
+        self._mark = f"CONNECTOR_RUN={run}".encode()
+        self._exclusive = exclusive
+        try:
+            become_subreaper()
+        except OSError as error:
+            raise MachineError(f"this process cannot become a subreaper: {error}") from error
+
+    async def open(self, *, processor: str, replica: int) -> ProcessHandle:
+        """See `Launcher`; the shim itself comes with the first start."""
+        del processor, replica
+        return ProcessHandle(self)
+
+    def end_orphans(self) -> None:
+        """End what a dead shim left behind."""
+        end_orphans(self._is_orphan)
+
+    def _is_orphan(self, pid: int) -> bool:
+        if pid in self.shims:
+            return False
+        return self._exclusive or carries_mark(pid, self._mark)
+
+
+def pipe_capacity_limit() -> int:
+    """The largest pipe that this user may have, in bytes (/proc/sys/fs/pipe-max-size)."""
+    try:
+        return int(Path("/proc/sys/fs/pipe-max-size").read_text())
+    except (OSError, ValueError):
+        return 1 << 16

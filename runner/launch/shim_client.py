@@ -1,0 +1,188 @@
+"""The runner's end of the shim protocol (`shim/PROTOCOL.md`): packets in, packets out, futures for the answers."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections.abc import Callable
+
+from runner.errors import BugError, LaunchError, MachineError
+from runner.events import Exited, Usage
+from runner.launch.base import LaunchRequest, ShimLostError
+
+_MAGIC = 0x314A4E43
+_HEADER = struct.Struct("<IIiiIIII")
+_LIMIT = struct.Struct("<IIQ")
+_FAILED = struct.Struct("<IB")
+_EXITED = struct.Struct("<iiQQQ")
+_LARGEST_PACKET_BYTES = 256
+
+_STAGES = {
+    "j": "its job could not be read",
+    "f": "no process could be made",
+    "p": "a port could not be handed over",
+    "l": "a resource limit was refused",
+    "u": "its user could not be set",
+    "c": "its folder cannot be entered",
+    "x": "it cannot be executed",
+    "b": "a program is running already",
+}
+
+
+def encode_job(request: LaunchRequest) -> bytes:
+    """The job for one run of a program, as the protocol lays it out."""
+    variables = [f"{name}={value}" for name, value in request.env.items()]
+    strings = [request.directory, *request.command, *variables]
+    return b"".join(
+        (
+            _HEADER.pack(
+                _MAGIC, 0, -1, -1, len(request.ports), len(request.limits), len(request.command), len(variables)
+            ),
+            b"".join(struct.pack("<I", target) for target in request.ports),
+            b"".join(_LIMIT.pack(resource, 0, value & (2**64 - 1)) for resource, value in request.limits.items()),
+            b"".join(os.fsencode(text) + b"\0" for text in strings),
+        )
+    )
+
+
+def _memfd(data: bytes) -> int:
+    descriptor = os.memfd_create("connector-job", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+class ShimConnection:
+    """One connected shim. `on_lost` is called once, when the socket ends before `close`."""
+
+    def __init__(self, connection: socket.socket, *, on_lost: Callable[[], None]) -> None:
+        self._socket = connection
+        self._socket.setblocking(False)  # noqa: FBT003 - the library's own shape
+        self._loop = asyncio.get_running_loop()
+        self._on_lost = on_lost
+        self._lost = False
+        self._started: asyncio.Future[int] | None = None
+        self._exited: asyncio.Future[Exited] | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self._loop.add_reader(connection.fileno(), self._readable)
+
+    @property
+    def lost(self) -> bool:
+        """Whether the shim is not there any more."""
+        return self._lost
+
+    async def start(self, request: LaunchRequest) -> int:
+        """Start the program; see `Handle.start`."""
+        if self._lost:
+            raise ShimLostError("cannot be started: its shim has died")
+        self._started = self._loop.create_future()
+        self._exited = self._loop.create_future()
+        job = _memfd(encode_job(request))
+        try:
+            socket.send_fds(self._socket, [b"S"], [job, *request.ports.values()], socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise ShimLostError(f"cannot be started: its shim has died ({os.strerror(error.errno or 0)})") from error
+        finally:
+            os.close(job)
+        return await self._started
+
+    async def exited(self) -> Exited:
+        """Wait for the end of the program; a lost shim counts as killed by SIGKILL."""
+        if self._exited is None:
+            raise BugError("a program that was never started was waited for")
+        return await asyncio.shield(self._exited)
+
+    def signal(self, signal_number: int) -> None:
+        """See `Handle.signal`."""
+        self._send(b"T" + struct.pack("<I", signal_number))
+
+    async def kill_tree(self) -> None:
+        """SIGKILL every descendant of the shim; returns when none is left, or when the shim is lost."""
+        if self._lost:
+            return
+        if self._gone is None:
+            self._gone = self._loop.create_future()
+            self._send(b"K")
+        await asyncio.shield(self._gone)
+
+    def close(self) -> None:
+        """Close the socket: the shim kills what it started and ends."""
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+        self._end()
+
+    def _send(self, packet: bytes) -> None:
+        if self._lost:
+            return
+        try:
+            self._socket.send(packet, socket.MSG_NOSIGNAL)
+        except OSError:
+            self._lose()
+
+    def _readable(self) -> None:
+        try:
+            packet = self._socket.recv(_LARGEST_PACKET_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            packet = b""
+        if packet:
+            self._handle(packet)
+        else:
+            self._lose()
+
+    def _handle(self, packet: bytes) -> None:
+        kind, body = packet[:1], packet[1:]
+        if kind == b"B" and self._started is not None and not self._started.done():
+            self._started.set_result(struct.unpack("<I", body)[0])
+        elif kind == b"F" and self._started is not None and not self._started.done():
+            number, stage = _FAILED.unpack(body)
+            self._started.set_exception(_launch_error(number, chr(stage)))
+        elif kind == b"X" and self._exited is not None and not self._exited.done():
+            code, signal_number, user_us, system_us, rss_kib = _EXITED.unpack(body)
+            usage = Usage((user_us + system_us) / 1e6, rss_kib * 1024)
+            self._exited.set_result(Exited(None if code < 0 else code, signal_number or None, usage))
+        elif kind == b"G" and self._gone is not None:
+            self._gone.set_result(None)
+            self._gone = None
+
+    def _lose(self) -> None:
+        if self._lost:
+            return
+        self.close()
+        self._on_lost()
+
+    def _end(self) -> None:
+        self._lost = True
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(ShimLostError("cannot be started: its shim has died"))
+        if self._exited is not None and not self._exited.done():
+            self._exited.set_result(Exited(None, None))
+        if self._gone is not None:
+            self._gone.set_result(None)
+            self._gone = None
+
+
+def _launch_error(number: int, stage: str) -> LaunchError | MachineError:
+    reason = f"{_STAGES.get(stage, stage)}: {os.strerror(number)}"
+    if stage == "f" or number in {errno.ENOMEM, errno.EMFILE, errno.ENFILE}:
+        return MachineError(f"cannot be started: {reason}", remedy="free some, or raise the limit of this user")
+    if number == errno.ENOENT and stage == "x":
+        remedy = "the program is not there, or the interpreter in its first line is not"
+    elif number == errno.ENOEXEC:
+        remedy = "it is no program for this machine; a script needs a first line such as #!/bin/sh"
+    elif number == errno.E2BIG:
+        remedy = "arguments and environment are too long; one string may have at most 128 KiB"
+    else:
+        remedy = None
+    return LaunchError(f"cannot be started: {reason}", remedy=remedy)

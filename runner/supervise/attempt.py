@@ -1,0 +1,229 @@
+"""One run of an instance's program: started, bridged, watched, ended, settled.
+
+The order of a death (each step needs the one before; see docs/guarantees.md): the program has ended; after exit 0 its
+stdout gets the grace period to end by itself; the whole tree is killed; stdout is read to its end; unread bytes of its
+inputs are counted; messages are settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from runner.bridge.feeder import InputLeft, StreamFeeder
+from runner.errors import ContractError, LaunchError, RunnerError
+from runner.events import Exited
+from runner.launch.base import Handle, LaunchRequest, ShimLostError
+from runner.plan.restart import describe
+from runner.spec.model import Contract, Processor
+from runner.supervise.health import LineWatch, Prober, until_dead, until_ready
+from runner.supervise.ports import Ports
+
+_LOG_END_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What became of one run of a program.
+
+    `exited` None: it was never started. `why` is why the runner ended it or what it did wrong (None: it ended by
+    itself), `final` tells that it is not to be tried again. `asked`: we asked it to end. `left`: exit 0 with its input
+    not ended. `ready_s`: for how long it was ready.
+    """
+
+    exited: Exited | None
+    why: str | None = None
+    final: bool = False
+    asked: bool = False
+    left: bool = False
+    ready_s: float = 0.0
+
+
+class Attempt:
+    """See the module. `started` and `ready` are called when that happens."""
+
+    def __init__(self, spec: Processor, ports: Ports, handle: Handle, request: LaunchRequest, prober: Prober) -> None:
+        self.pid: int | None = None
+        self.ready = False
+        self.asked = False
+        self.outputs_unwanted = False
+        self.ports = ports
+        self._spec = spec
+        self._handle = handle
+        self._request = request
+        self._prober = prober
+        self._loop = asyncio.get_running_loop()
+        self._broken: asyncio.Future[tuple[str, bool]] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ready_at_s: float | None = None
+        self._watch: LineWatch | None = None
+        if spec.ready is not None and spec.ready.kind == "line":
+            assert isinstance(spec.ready.value, str)
+            self._watch = LineWatch(spec.ready.value)
+
+    @property
+    def line_watch(self) -> LineWatch | None:
+        """What the log must be shown to until the program is ready."""
+        return self._watch
+
+    def break_off(self, why: str, *, final: bool = False) -> None:
+        """End the run now, killing the tree; the first reason counts."""
+        if not self._broken.done():
+            self._broken.set_result((why, final))
+
+    def ask_to_end(self) -> None:
+        """The stop ladder: the stop signal, the grace period, KILL of the tree."""
+        if self.asked:
+            return
+        self.asked = True
+        self._cancel_timer()
+        if self.pid is not None:
+            self._handle.signal(self._spec.stop.signal_number)
+        self._timer = self._loop.call_later(self._spec.stop.grace_s, self.kill)
+
+    def ask_after_grace(self) -> None:
+        """Its input has ended: it has the grace period before it is asked to end."""
+        if self._timer is None and not self.asked:
+            self._timer = self._loop.call_later(self._spec.stop.grace_s, self.ask_to_end)
+
+    def kill(self) -> None:
+        """End it at once; we asked for it."""
+        self.asked = True
+        self.break_off("killed: it did not end when asked")
+
+    def close_outputs(self) -> None:
+        """Nobody reads what it writes: it gets EPIPE."""
+        self.outputs_unwanted = True
+        for collector in self.ports.collectors:
+            if collector.port in {port.name for port in self._spec.writes}:
+                collector.close()
+
+    @property
+    def input_ended(self) -> bool:
+        """Whether all inputs that we feed have been given their end."""
+        return all(feeder.input_closed or feeder.refused for feeder in self.ports.feeders)
+
+    async def run(self, on_started: asyncio.Event, on_ready: asyncio.Event) -> RunOutcome:
+        """Run the program once, to its settled end."""
+        try:
+            self.pid = await self._handle.start(self._request)
+        except RunnerError as error:
+            self.ports.handed_over()
+            self.ports.abandon()
+            lasting = isinstance(error, LaunchError) and not isinstance(error, ShimLostError)
+            return RunOutcome(None, why=str(error), final=lasting, asked=self.asked)
+        self.ports.handed_over()
+        on_started.set()
+        if self.asked:
+            self._handle.signal(self._spec.stop.signal_number)
+        try:
+            async with asyncio.TaskGroup() as group:
+                health = group.create_task(self._health(on_ready))
+                exited = await self._until_exit(group)
+                health.cancel()
+            return await self._settle(exited)
+        finally:
+            self._cancel_timer()
+
+    async def _health(self, on_ready: asyncio.Event) -> None:
+        check = self._spec.ready
+        if check is not None:
+            why = await until_ready(check, self._prober, self._watch)
+            if why is not None:
+                self.break_off(why)
+                return
+        self.ready = True
+        self._ready_at_s = self._loop.time()
+        on_ready.set()
+        for collector in self.ports.collectors:
+            collector.begin_if_not()
+        for feeder in self.ports.feeders:
+            feeder.begin()
+        if self._spec.live is not None:
+            self.break_off(await until_dead(self._spec.live, self._prober))
+
+    async def _until_exit(self, group: asyncio.TaskGroup) -> Exited:
+        ending = group.create_task(self._handle.exited())
+        waited: set[asyncio.Future[Any]] = {ending, self._broken}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if not ending.done():
+            await self._handle.kill_tree()
+        return await ending
+
+    async def _settle(self, exited: Exited) -> RunOutcome:
+        ready_s = 0.0 if self._ready_at_s is None else self._loop.time() - self._ready_at_s
+        for feeder in self.ports.feeders:
+            feeder.stop()
+        if exited.ok and not self._broken.done():
+            await self._outputs_end(self._spec.stop.grace_s)
+        await self._handle.kill_tree()
+        why, final = self._broken.result() if self._broken.done() else (None, False)
+        for collector in self.ports.collectors:
+            await collector.read_to_end()
+            try:
+                collector.finish(clean=exited.ok and not self.outputs_unwanted)
+            except RunnerError as error:
+                why, final = why or str(error), True
+        if self._broken.done():
+            why, final = self._broken.result()  # reading to the end may have found a broken contract
+        lefts: list[InputLeft] = []
+        for feeder in self.ports.feeders:
+            try:
+                lefts.append(await feeder.settle())
+            except ContractError as error:
+                why, final = str(error), True
+            if isinstance(feeder, StreamFeeder):
+                self._account(feeder, exited)
+        await self._logs_end()
+        left = exited.ok and any(not item.ended for item in lefts)
+        if why is None and not self.asked and not self.outputs_unwanted:
+            why = self._contract_broken(exited, lefts)
+            final = why is not None
+        return RunOutcome(exited, why, final, self.asked, left, ready_s)
+
+    async def _outputs_end(self, grace_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                for collector in self.ports.collectors:
+                    collector.begin_if_not()
+                    await collector.ended.wait()
+
+    async def _logs_end(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOG_END_S):
+                for log in self.ports.logs:
+                    await log.ended.wait()
+        for log in self.ports.logs:
+            log.close()
+
+    def _account(self, feeder: StreamFeeder, exited: Exited) -> None:
+        """What a `stream` port has read is acknowledged by exit 0, else indeterminate."""
+        for reader in feeder.inlet.readers:
+            if exited.ok:
+                reader.account.acknowledged += feeder.consumed(reader)
+            else:
+                reader.account.indeterminate += feeder.consumed(reader)
+
+    def _contract_broken(self, exited: Exited, lefts: list[InputLeft]) -> str | None:
+        """What a one-to-one program that exited with 0 did wrong; None when it kept its contract."""
+        if self._spec.contract is not Contract.ONE_TO_ONE or not exited.ok or self.ports.answers is None:
+            return None
+        left = lefts[self.ports.feeders.index(self.ports.answers)]
+        if left.unanswered:
+            return (
+                f"ended ({describe(exited)}) with answers missing: {left.first_unanswered} has none"
+                f" ({left.unanswered:,} in all)"
+            )
+        if not left.ended and self._spec.restart.when != "always":
+            return (
+                f"ended ({describe(exited)}) before the end of its input, {left.unread:,} messages were left unread;"
+                ' a one-to-one program that may do that needs restart = "always"'
+            )
+        return None
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,126 @@
+"""Readiness and liveness: one probe of each kind, bounded in time."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import os
+import re
+import urllib.parse
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from runner.errors import RunnerError
+from runner.launch.base import Launcher, LaunchRequest
+from runner.spec.model import Check
+
+_LONGEST_PROBE_S = 5.0
+
+
+async def _tcp(address: str) -> str | None:
+    host, _, port = address.rpartition(":")
+    _, writer = await asyncio.open_connection(host.strip("[]") or "127.0.0.1", int(port))
+    writer.close()
+    return None
+
+
+def _get(url: str, timeout_s: float) -> str | None:
+    parts = urllib.parse.urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
+    try:
+        path = parts.path or "/"
+        connection.request("GET", f"{path}?{parts.query}" if parts.query else path)
+        status = connection.getresponse().status
+    finally:
+        connection.close()
+    return None if 200 <= status < 400 else f"HTTP status {status}"
+
+
+class Prober:
+    """Makes the probes of one instance. `request` is how its program was started; a `command` probe is like it."""
+
+    def __init__(self, launcher: Launcher, processor: str, replica: int, request: LaunchRequest) -> None:
+        self._launcher = launcher
+        self._processor = processor
+        self._replica = replica
+        self._request = request
+
+    async def probe(self, check: Check, timeout_s: float) -> str | None:
+        """None when the check passes, else why not. Takes at most `timeout_s` seconds, and raises nothing."""
+        try:
+            return await asyncio.wait_for(self._once(check, timeout_s), timeout_s)
+        except TimeoutError:
+            return f"no answer within {timeout_s:g}s"
+        except (OSError, ValueError, http.client.HTTPException, RunnerError) as error:
+            return str(error) or type(error).__name__
+
+    async def _once(self, check: Check, timeout_s: float) -> str | None:
+        value = check.value
+        if check.kind == "command":
+            return await self._command(value if isinstance(value, tuple) else (value,))
+        assert isinstance(value, str)
+        if check.kind == "file":
+            return (
+                None
+                if await asyncio.to_thread(Path(self._request.directory, value).exists)
+                else f"{value} is not there"
+            )
+        if check.kind == "tcp":
+            return await _tcp(value)
+        return await asyncio.to_thread(_get, value, timeout_s)
+
+    async def _command(self, command: tuple[str, ...]) -> str | None:
+        handle = await self._launcher.open(processor=self._processor, replica=self._replica)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            request = replace(self._request, command=command, ports={0: null, 1: null, 2: null})
+            await handle.start(request)
+            exited = await handle.exited()
+        finally:
+            os.close(null)
+            await handle.close()
+        return None if exited.ok else f"{command[0]} ended with {exited.code or exited.signal}"
+
+
+async def until_ready(check: Check, prober: Prober, lines: LineWatch | None) -> str | None:
+    """Wait until the check passes: None, or why it did not within `check.timeout_s` (for the whole of it)."""
+    try:
+        async with asyncio.timeout(check.timeout_s):
+            if check.kind == "line":
+                assert lines is not None
+                await lines.seen.wait()
+                return None
+            while True:
+                why = await prober.probe(check, min(_LONGEST_PROBE_S, check.timeout_s))
+                if why is None:
+                    return None
+                await asyncio.sleep(check.every_s)
+    except TimeoutError:
+        what = check.value if isinstance(check.value, str) else check.value[0]
+        return f"not ready within {check.timeout_s:g}s ({check.kind} {what})"
+
+
+async def until_dead(check: Check, prober: Prober, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> str:
+    """Watch a live program; returns why it counts as dead, once the check has failed `failures` times in a row."""
+    failed = 0
+    while True:
+        await sleep(check.every_s)
+        why = await prober.probe(check, check.timeout_s)
+        failed = failed + 1 if why is not None else 0
+        if failed >= (check.failures or 1):
+            return f"its live check failed {failed} times in a row: {why}"
+
+
+class LineWatch:
+    """Looks for a log line that says that the program is ready."""
+
+    def __init__(self, pattern: str) -> None:
+        self.seen = asyncio.Event()
+        self._search = re.compile(pattern.encode()).search
+
+    def __call__(self, line: bytes) -> None:
+        """One log line."""
+        if self._search(line):
+            self.seen.set()

@@ -1,0 +1,296 @@
+"""One instance (replica) of a processor: its life from the first start to its end for good."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from typing import TYPE_CHECKING
+
+from runner.bridge.logs import InstanceLog
+from runner.errors import BugError, RunnerError
+from runner.events import Exited, InstanceState, ProcessorFailed, StateChanged
+from runner.launch.base import Handle, LaunchRequest
+from runner.plan.limits import rlimits
+from runner.plan.restart import Death, Decision, Next, decide
+from runner.supervise.attempt import Attempt, RunOutcome
+from runner.supervise.health import Prober
+from runner.supervise.ports import Ports
+from runner.supervise.snapshot import ExitReport, InstanceReport
+
+if TYPE_CHECKING:
+    from runner.supervise.processor import ProcessorRun
+
+_STARTING, _RUNNING, _BACKOFF, _DRAINING, _STOPPING, _EXITED, _FAILED = (
+    InstanceState.STARTING,
+    InstanceState.RUNNING,
+    InstanceState.BACKOFF,
+    InstanceState.DRAINING,
+    InstanceState.STOPPING,
+    InstanceState.EXITED,
+    InstanceState.FAILED,
+)
+_LEGAL: dict[InstanceState, frozenset[InstanceState]] = {
+    _STARTING: frozenset({_RUNNING, _STOPPING, _BACKOFF, _EXITED, _FAILED}),
+    _RUNNING: frozenset({_DRAINING, _STOPPING, _BACKOFF, _EXITED, _FAILED}),
+    _DRAINING: frozenset({_STOPPING, _BACKOFF, _EXITED, _FAILED}),
+    _STOPPING: frozenset({_EXITED, _FAILED, _BACKOFF}),
+    _BACKOFF: frozenset({_STARTING, _EXITED, _FAILED}),
+    _EXITED: frozenset(),
+    _FAILED: frozenset(),
+}
+
+
+class Instance:
+    """See the module."""
+
+    def __init__(self, processor: ProcessorRun, replica: int) -> None:
+        self.replica = replica
+        self.state = InstanceState.STARTING
+        self.cause = "not started yet"
+        self.restarts = 0
+        self.stray = 0
+        self.attempt: Attempt | None = None
+        self.waiting: str | None = None
+        self.log = InstanceLog(processor.bus, processor.spec.name, replica, processor.clock)
+        self._processor = processor
+        self._spec = processor.spec
+        self._number = 0
+        self._streak = 0
+        self._delivered: dict[str, int] = {}
+        self._ended_early = asyncio.Event()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended for good."""
+        return self.state not in {_EXITED, _FAILED}
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process id of its program, while it runs."""
+        attempt = self.attempt
+        return (attempt.pid,) if attempt is not None and attempt.pid is not None else ()
+
+    def _become(self, new: InstanceState, cause: str, exited: Exited | None = None) -> None:
+        """The one door of the state."""
+        old = self.state
+        if new is old and not (new is _STARTING and self._number <= 1):
+            return
+        if new is not old and new not in _LEGAL[old]:
+            raise BugError(f"`{self._spec.name}` instance {self.replica} cannot go from {old} to {new}: {cause}")
+        self.state = new
+        self.cause = cause
+        self._processor.bus.emit(
+            StateChanged(
+                processor=self._spec.name,
+                replica=self.replica,
+                attempt=self._number,
+                old=old,
+                new=new,
+                cause=cause,
+                exited=exited,
+            )
+        )
+
+    # -- what the run asks of it
+
+    def ask_to_end(self, cause: str) -> None:
+        """Stop it: the stop signal, the grace period, KILL. One that waits for a restart ends at once."""
+        self._ended_early.set()
+        if self.attempt is not None and not self.attempt.asked:
+            if self.state is not _STARTING or self.attempt.pid is not None:
+                self._become(_STOPPING, cause)
+            self.attempt.ask_to_end()
+
+    def input_may_have_ended(self) -> None:
+        """Something moved: see whether its input has ended, and, in a stop, start its grace period."""
+        attempt = self.attempt
+        if attempt is None or self._processor.is_source or not attempt.input_ended:
+            return
+        if any(not pipe.done for pipe in self._processor.pipe_writers):
+            return
+        if self.state is _RUNNING:
+            self._become(_DRAINING, "its input has ended")
+        if self._processor.stopping:
+            attempt.ask_after_grace()
+
+    def close_outputs(self) -> None:
+        """All readers of what it writes have left."""
+        self._ended_early.set()
+        if self.attempt is not None:
+            self.attempt.close_outputs()
+            if self._processor.is_source:
+                self.attempt.ask_after_grace()
+
+    def kill(self) -> None:
+        """End it now."""
+        self._ended_early.set()
+        if self.attempt is not None:
+            self.attempt.kill()
+
+    # -- its life
+
+    async def live(self, handle: Handle) -> None:
+        """Run the program until it has ended for good; tells its processor how."""
+        try:
+            while True:
+                self._number += 1
+                self._become(_STARTING, "starting" if self._number == 1 else f"restart {self._number - 1}")
+                outcome = await self._run_once(handle)
+                decision, death = self._decide(outcome)
+                self._record(outcome, decision.cause)
+                self._processor.settled()
+                if decision.next is not Next.AGAIN:
+                    self._end(decision, death)
+                    return
+                self.restarts += 1
+                self._streak += 1
+                self._become(_BACKOFF, decision.cause, outcome.exited)
+                if not await self._backoff(decision.after_s):
+                    self._become(_EXITED, "stopped while it waited for its restart")
+                    return
+        finally:
+            await handle.close()
+
+    async def _run_once(self, handle: Handle) -> RunOutcome:
+        processor, spec = self._processor, self._spec
+        skip = self._delivered if spec.is_source and spec.resume == "skip" else {}
+        ports = Ports(
+            spec,
+            processor.shared,
+            self.log,
+            skip=skip,
+            on_stray=self._stray,
+            on_error=self._bad_output,
+            on_progress=self.input_may_have_ended,
+        )
+        request = LaunchRequest(
+            command=spec.command,
+            directory=str(spec.directory),
+            env=self._env(ports),
+            ports=ports.theirs,
+            limits=rlimits(spec.resources),
+        )
+        attempt = Attempt(spec, ports, handle, request, Prober(processor.launcher, spec.name, self.replica, request))
+        self.attempt = attempt
+        self.log.watcher = attempt.line_watch
+        if processor.killed:
+            attempt.kill()
+        elif processor.stopping and processor.is_source:
+            attempt.ask_to_end()
+        started, ready = asyncio.Event(), asyncio.Event()
+        watching = asyncio.ensure_future(self._announce_ready(attempt, ready))
+        try:
+            return await attempt.run(started, ready)
+        finally:
+            watching.cancel()
+            self.attempt = None
+            self.waiting = None
+            for port, count in ((item.port, item.delivered) for item in ports.collectors):
+                self._delivered[port] = self._delivered.get(port, 0) + count
+
+    async def _announce_ready(self, attempt: Attempt, ready: asyncio.Event) -> None:
+        await ready.wait()
+        self.log.watcher = None
+        if self.state is _STARTING:
+            said = "" if self._spec.ready is None else ", ready"
+            self._become(_RUNNING, f"running as process {attempt.pid}{said}")
+            self.input_may_have_ended()
+
+    def _env(self, ports: Ports) -> dict[str, str]:
+        spec = self._spec
+        env = {**os.environ, **spec.env, **spec.secrets, **ports.env}
+        for name, value in spec.params.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            env[f"CONNECTOR_PARAM_{name.upper().replace('-', '_')}"] = text
+        if spec.params:
+            env["CONNECTOR_PARAMS"] = json.dumps(spec.params)
+        env["CONNECTOR_PIPELINE"] = self._processor.pipeline
+        env["CONNECTOR_PROCESSOR"] = spec.name
+        env["CONNECTOR_INSTANCE"] = str(self.replica)
+        env["CONNECTOR_ATTEMPT"] = str(self._number)
+        env["CONNECTOR_RUN"] = self._processor.run_id
+        env["CONNECTOR_WRITTEN"] = str(self._delivered.get("stdout", 0))
+        for port in spec.writes:
+            if port.name != "stdout":
+                name = port.name.upper().replace("-", "_")
+                env[f"CONNECTOR_WRITTEN_{name}"] = str(self._delivered.get(port.name, 0))
+        return env
+
+    def _stray(self, payload: bytes) -> None:
+        self.stray += 1
+        self.log.line(payload, "stray")
+
+    def _bad_output(self, error: RunnerError) -> None:
+        if self.attempt is not None:
+            self.attempt.break_off(str(error), final=True)
+
+    def _decide(self, outcome: RunOutcome) -> tuple[Decision, Death]:
+        processor, spec = self._processor, self._spec
+        asked = outcome.asked or self._ended_early.is_set()
+        death = Death(outcome.exited, outcome.why, asked=asked, left=outcome.left)
+        if outcome.ready_s >= spec.restart.reset_after_s:
+            self._streak = 0
+        if processor.readers_left:
+            return Decision(Next.ENDED, f"readers left ({death.sentence})"), death
+        if asked:
+            return Decision(Next.ENDED, f"stopped ({death.sentence})"), death
+        if outcome.final:
+            return Decision(Next.FAILED, death.sentence), death
+        now_s = processor.clock()
+        decision = decide(
+            spec.restart,
+            death,
+            source=spec.resume if processor.is_source else None,
+            failures_s=processor.failures_s,
+            now_s=now_s,
+            streak=self._streak,
+            chance=random.random(),  # noqa: S311 - jitter, not a secret
+        )
+        if death.failure and not death.later:
+            processor.failures_s.append(now_s)
+        if decision.next is Next.AGAIN and not death.failure and not processor.is_source and not outcome.left:
+            return Decision(Next.ENDED, f"{death.sentence}, all input read"), death
+        return decision, death
+
+    async def _backoff(self, after_s: float) -> bool:
+        """Wait for the restart; False when it is not to come."""
+        if self._ended_early.is_set():
+            return False
+        if after_s <= 0:
+            return True
+        try:
+            await asyncio.wait_for(self._ended_early.wait(), after_s)
+        except TimeoutError:
+            return True
+        return False
+
+    def _record(self, outcome: RunOutcome, cause: str) -> None:
+        exited = outcome.exited or Exited(None, None)
+        self._processor.instances.append(
+            InstanceReport(
+                replica=self.replica,
+                attempt=self._number,
+                exit=ExitReport(exited.code, exited.signal),
+                cause=cause,
+                peak_rss_bytes=exited.usage.peak_rss_bytes,
+                cpu_s=round(exited.usage.cpu_s, 3),
+            )
+        )
+
+    def _end(self, decision: Decision, death: Death) -> None:
+        if decision.next is Next.ENDED:
+            self._become(_EXITED, decision.cause, death.exited)
+            return
+        self._become(_FAILED, decision.cause, death.exited)
+        self._processor.bus.emit(
+            ProcessorFailed(
+                processor=self._spec.name,
+                replica=self.replica,
+                cause=decision.cause,
+                exited=death.exited,
+                last_log=self.log.last_lines,
+            )
+        )
+        self._processor.fail(decision.cause)

@@ -1,0 +1,46 @@
+"""The ledger: an account of every message, checked at each death and at the end of the run.
+
+    carried + written + replayed = acknowledged + dead + dropped + indeterminate + unread
+
+While messages are on their way, `waiting` of them (queued, or in flight) stand on the right side as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from runner.channel.base import Channel, Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Imbalance:
+    """A reader whose equation does not hold: `came` messages on the left side, `went` on the right."""
+
+    channel: str
+    processor: str
+    came: int
+    went: int
+
+    def __str__(self) -> str:
+        return (
+            f"channel `{self.channel}`, reader `{self.processor}`: {self.came:,} came, {self.went:,} are accounted for"
+        )
+
+
+def outcome(reader: Reader) -> int:
+    """Messages of `reader` that have an outcome."""
+    account = reader.account
+    return account.acknowledged + account.dead + account.dropped + account.indeterminate + account.unread
+
+
+def imbalances(channels: Iterable[Channel], waiting: Callable[[Reader], int]) -> list[Imbalance]:
+    """Every reader whose equation does not hold; `waiting` tells its messages that have no outcome yet."""
+    found = []
+    for channel in channels:
+        for reader in channel.readers:
+            came = reader.account.carried + channel.written + reader.account.replayed
+            went = outcome(reader) + waiting(reader)
+            if came != went:
+                found.append(Imbalance(channel.name, reader.processor, came, went))
+    return found

@@ -1,0 +1,236 @@
+"""What nobody's event tells: no progress. Stalls, programs that buffer their output, waits and rings of waits.
+
+Looks at every running instance twice a second; a look costs some microseconds each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from runner.bridge.feeder import Feeder
+from runner.clock import Clock
+from runner.events import Bus, WaitChanged
+from runner.launch.procstate import Waits, cpu_ticks, waits_for_pipes
+from runner.plan.rings import Wait, ring_of
+from runner.supervise.attempt import Attempt
+from runner.supervise.instance import Instance
+from runner.supervise.processor import ProcessorRun
+from runner.units import format_duration, format_size
+
+LOOK_EVERY_S = 0.5
+BUFFERS_AFTER_S = 30.0
+"""A program that has read the largest window and sleeps without an answer for that long buffers its output."""
+RING_SURE_S = 5.0
+RING_LIKELY_S = 60.0
+"""How long nothing must have moved before a ring of waits fails the run: sure (in a read), or likely (asleep)."""
+_SAY_WAIT_AFTER_S = 2.0
+
+
+@dataclass(slots=True)
+class _Look:
+    """What an attempt looked like, and since when."""
+
+    attempt: Attempt
+    signature: tuple[int, ...]
+    since_s: float
+    answered: int
+    answered_s: float
+    ticks: int
+    wait_key: str | None
+    wait_since_s: float
+    wait_said: bool = False
+
+
+class Monitor:
+    """See the module. `writers_of` maps a channel to those who write it; `fail` fails the run with a cause."""
+
+    def __init__(
+        self,
+        processors: Mapping[str, ProcessorRun],
+        writers_of: Mapping[str, tuple[str, ...]],
+        bus: Bus,
+        clock: Clock,
+        fail: Callable[[str], None],
+    ) -> None:
+        self._processors = processors
+        self._writers_of = writers_of
+        self._bus = bus
+        self._clock = clock
+        self._fail = fail
+        self._looks: dict[Instance, _Look] = {}
+
+    async def watch(self) -> None:
+        """Look until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            self.look()
+
+    def look(self) -> None:
+        """One look at everything."""
+        now_s = self._clock()
+        for processor in self._processors.values():
+            for instance in processor.replicas:
+                attempt = instance.attempt
+                if attempt is None or attempt.pid is None:
+                    self._looks.pop(instance, None)
+                    instance.waiting = None
+                    continue
+                look = self._renew(instance, attempt, now_s)
+                self._stalled(processor, look, now_s)
+                self._window(look, now_s)
+                self._wait(processor, instance, look, now_s)
+        self._rings(now_s)
+
+    def _renew(self, instance: Instance, attempt: Attempt, now_s: float) -> _Look:
+        signature = tuple(
+            [feeder.written_bytes - feeder.unread_bytes for feeder in attempt.ports.feeders]
+            + [item.delivered for item in attempt.ports.collectors]
+        )
+        answered = attempt.ports.answers.answered if attempt.ports.answers is not None else 0
+        look = self._looks.get(instance)
+        if look is None or look.attempt is not attempt:
+            look = _Look(attempt, signature, now_s, answered, now_s, -1, None, now_s)
+            self._looks[instance] = look
+        if signature != look.signature:
+            look.signature, look.since_s, look.ticks = signature, now_s, -1
+        if answered != look.answered or not self._in_flight(attempt):
+            look.answered, look.answered_s = answered, now_s
+        return look
+
+    @staticmethod
+    def _in_flight(attempt: Attempt) -> bool:
+        if attempt.ports.answers is not None:
+            return attempt.ports.answers.pending_messages > 0
+        return any(feeder.unread_bytes for feeder in attempt.ports.feeders)
+
+    @staticmethod
+    def _held_up(attempt: Attempt) -> bool:
+        return any(item.paused for item in attempt.ports.collectors)
+
+    def _stalled(self, processor: ProcessorRun, look: _Look, now_s: float) -> None:
+        limit_s = processor.spec.stall_s
+        attempt = look.attempt
+        if limit_s is None or not attempt.ready or attempt.asked:
+            return
+        if not self._in_flight(attempt) or self._held_up(attempt):
+            look.since_s = look.answered_s = now_s
+            return
+        still_s = now_s - (look.answered_s if attempt.ports.answers is not None else look.since_s)
+        if still_s >= limit_s:
+            attempt.break_off(f"stalled: input in flight and no answer for {format_duration(limit_s)}")
+
+    def _window(self, look: _Look, now_s: float) -> None:
+        """A full window, nothing unread, no answer: the program buffers its output; let it have more."""
+        answers = look.attempt.ports.answers
+        if answers is None or not answers.window_full or self._held_up(look.attempt):
+            return
+        if answers.unread_bytes or now_s - look.answered_s < LOOK_EVERY_S:
+            return
+        if answers.grow():
+            look.since_s = now_s
+            return
+        pid = look.attempt.pid or 0
+        ticks = cpu_ticks(pid)
+        if look.ticks != ticks:
+            look.ticks, look.since_s = ticks, now_s
+        elif now_s - look.since_s >= BUFFERS_AFTER_S:
+            look.attempt.break_off(
+                f"buffers its output: {format_size(answers.pending_bytes)} read and not answered, which fills channel"
+                f" `{answers.inlet.readers[0].channel}`; switch its buffering off (python3 -u, stdbuf -oL, awk"
+                " fflush(), jq --unbuffered) or flush after each answer",
+                final=True,
+            )
+
+    # -- waits
+
+    def _wait(self, processor: ProcessorRun, instance: Instance, look: _Look, now_s: float) -> None:
+        key, text = self._cause(look.attempt)
+        instance.waiting = text
+        if key != look.wait_key:
+            if look.wait_said:
+                self._bus.emit(WaitChanged(processor=processor.spec.name, replica=instance.replica, cause=None))
+            look.wait_key, look.wait_since_s, look.wait_said = key, now_s, False
+        elif key is not None and not look.wait_said and now_s - look.wait_since_s >= _SAY_WAIT_AFTER_S:
+            look.wait_said = True
+            self._bus.emit(WaitChanged(processor=processor.spec.name, replica=instance.replica, cause=text))
+
+    def _cause(self, attempt: Attempt) -> tuple[str | None, str | None]:
+        """(What is waited for, the same as a sentence); (None, None) when nothing holds it up."""
+        if not attempt.ready:
+            return "ready", "waiting until it is ready"
+        for collector in attempt.ports.collectors:
+            if collector.paused:
+                readers = collector.blocked_by
+                if not readers:
+                    return "order", "waiting for answers that come before its own"
+                reader = max(readers, key=lambda reader: reader.queued_bytes)
+                return reader.processor, f"waiting for `{reader.processor}`, {self._load(reader.processor)} in flight"
+        answers = attempt.ports.answers
+        if answers is not None and answers.window_full:
+            return "answers", f"waiting for its answers, {format_size(answers.pending_bytes)} in flight"
+        return self._closed(attempt)
+
+    @staticmethod
+    def _closed(attempt: Attempt) -> tuple[str | None, str | None]:
+        for feeder in attempt.ports.feeders:
+            if feeder.refused:
+                return "refused", f"closed its `{feeder.inlet.port}` and runs on"
+        for collector in attempt.ports.collectors:
+            if collector.ended.is_set() and not attempt.outputs_unwanted:
+                return "closed", f"closed its `{collector.port}` and runs on"
+        return None, None
+
+    def _load(self, name: str) -> str:
+        processor = self._processors[name]
+        size_bytes = sum(inlet.queued_bytes for inlet in processor.shared.inlets.values())
+        return format_size(size_bytes + sum(feeder.backlog_bytes for feeder in processor.feeders()))
+
+    # -- rings
+
+    def _rings(self, now_s: float) -> None:
+        held_up = [name for name, item in self._processors.items() if self._is_held_up(item)]
+        if not held_up or not any(now_s - look.since_s >= RING_SURE_S for look in self._looks.values()):
+            return
+        waits: list[Wait] = []
+        for name, processor in self._processors.items():
+            for instance in processor.replicas:
+                look = self._looks.get(instance)
+                if look is not None and now_s - look.since_s >= RING_SURE_S:
+                    waits += self._waits_of(name, look, now_s)
+        ring = ring_of(waits)
+        if ring is not None:
+            said = ", ".join(str(wait) for wait in ring)
+            self._fail(
+                f"a ring of waits without progress: {said}; give the full channel more capacity, or let the program"
+                " read its inputs as they come"
+            )
+
+    def _is_held_up(self, processor: ProcessorRun) -> bool:
+        return any(item.attempt is not None and self._held_up(item.attempt) for item in processor.replicas)
+
+    def _waits_of(self, name: str, look: _Look, now_s: float) -> list[Wait]:
+        waits = []
+        attempt = look.attempt
+        for collector in attempt.ports.collectors:
+            if collector.paused:
+                waits += [Wait(name, item.processor, item.channel, full=True) for item in collector.blocked_by]
+        starved = [feeder for feeder in attempt.ports.feeders if feeder.starved]
+        if starved and self._waits_for(attempt, starved, now_s - look.since_s):
+            for feeder in starved:
+                for reader in feeder.inlet.readers:
+                    if not reader.queued_messages:
+                        writers = self._writers_of[reader.channel]
+                        waits += [
+                            Wait(name, writer, reader.channel, full=False)
+                            for writer in writers
+                            if not self._processors[writer].done
+                        ]
+        return waits
+
+    @staticmethod
+    def _waits_for(attempt: Attempt, starved: list[Feeder], still_s: float) -> bool:
+        inodes = frozenset(feeder.inode for feeder in starved)
+        waits = waits_for_pipes(attempt.pid or 0, inodes)
+        return waits is Waits.SURELY or (waits is Waits.MAYBE and still_s >= RING_LIKELY_S)

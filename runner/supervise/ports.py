@@ -1,0 +1,206 @@
+"""The ports of one run of a program: pipes made, our ends bridged, the program's ends ready to be handed over."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from runner.bridge.answers import AnswerDelivery, OneToOneFeeder
+from runner.bridge.collector import Collector
+from runner.bridge.feeder import Feeder, StreamFeeder
+from runner.bridge.guard import predicate
+from runner.bridge.inlet import Inlet
+from runner.bridge.logs import InstanceLog, LogReader
+from runner.bridge.outlet import Delivery, Outlet
+from runner.bridge.sequence import Sequencer
+from runner.channel.pipe import PipeChannel
+from runner.codec.registry import codec_named
+from runner.errors import RunnerError
+from runner.spec.model import Contract, Processor
+
+PIPE_BYTES = 1 << 20
+_LEAST_PIPE_BYTES = 4096
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
+_FIRST_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What the replicas of a processor share: its inlets and outlets by port, its pipe channels, its sequencer."""
+
+    inlets: dict[str, Inlet] = field(default_factory=dict)
+    outlets: dict[str, Outlet] = field(default_factory=dict)
+    pipes_in: dict[str, PipeChannel] = field(default_factory=dict)
+    pipes_out: dict[str, PipeChannel] = field(default_factory=dict)
+    sequencer: Sequencer | None = None
+    most_window_bytes: int = PIPE_BYTES
+
+
+def resize_pipe(descriptor: int, most_bytes: int) -> int:
+    """Make a pipe as large as a power of two up to `most_bytes` allows; returns what the kernel gave.
+
+    The kernel refuses more than a user's share (/proc/sys/fs/pipe-user-pages-soft); then half is asked for.
+    """
+    wanted = 1 << max(_LEAST_PIPE_BYTES, min(PIPE_BYTES, most_bytes)).bit_length() - 1
+    while wanted >= _LEAST_PIPE_BYTES:
+        with contextlib.suppress(PermissionError, OSError):
+            return fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, wanted)
+        wanted >>= 1
+    return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+
+
+class Ports:
+    """See the module. `theirs` maps the program's descriptor numbers to ours until `hand_over`."""
+
+    def __init__(
+        self,
+        spec: Processor,
+        shared: Shared,
+        log: InstanceLog,
+        *,
+        skip: dict[str, int],
+        on_stray: Callable[[bytes], None],
+        on_error: Callable[[RunnerError], None],
+        on_progress: Callable[[], None],
+    ) -> None:
+        self.theirs: dict[int, int] = {}
+        self.env: dict[str, str] = {}
+        self.feeders: list[Feeder] = []
+        self.collectors: list[Collector] = []
+        self.logs: list[LogReader] = []
+        self.answers: OneToOneFeeder | None = None
+        self._spec = spec
+        self._shared = shared
+        self._log = log
+        self._skip = skip
+        self._on_stray = on_stray
+        self._on_error = on_error
+        self._on_progress = on_progress
+        self._owned: list[int] = []
+        self._next_named = _FIRST_NAMED
+        try:
+            self._open()
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _open(self) -> None:
+        spec = self._spec
+        self._open_inputs()
+        for port in spec.writes:
+            if port.name in self._shared.pipes_out:
+                self._place(port.name, self._shared.pipes_out[port.name].writing_end(), "WRITER")
+            else:
+                self._collect(port.name, port.codec)
+        if self.answers is not None and _STDOUT not in self.theirs:
+            self._collect("stdout", spec.stdout_codec)
+        if _STDOUT not in self.theirs:
+            self.logs.append(LogReader(self._pipe_in(_STDOUT), self._log, "stdout"))
+        if _STDERR not in self.theirs:
+            self.logs.append(LogReader(self._pipe_in(_STDERR), self._log, "stderr"))
+
+    def _open_inputs(self) -> None:
+        for port in self._spec.reads:
+            if port.name in self._shared.pipes_in:
+                self._place(port.name, self._shared.pipes_in[port.name].reading_end(), "READER")
+                continue
+            read_end, write_end = os.pipe2(os.O_CLOEXEC)
+            self._owned.append(read_end)
+            os.set_blocking(write_end, False)
+            pipe_bytes = resize_pipe(write_end, self._spec.in_flight.size_bytes)
+            self._place(port.name, read_end, "READER")
+            self.feeders.append(self._feeder(port.name, write_end, pipe_bytes))
+        if _STDIN not in self.theirs:
+            null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            self._owned.append(null)
+            self.theirs[_STDIN] = null
+
+    def _feeder(self, port: str, write_end: int, pipe_bytes: int) -> Feeder:
+        inlet = self._shared.inlets[port]
+        if port != "stdin" or self._spec.contract is not Contract.ONE_TO_ONE:
+            return StreamFeeder(write_end, inlet, pipe_bytes=pipe_bytes, on_progress=self._on_progress)
+        window = self._spec.in_flight
+        self.answers = OneToOneFeeder(
+            write_end,
+            inlet,
+            pipe_bytes=pipe_bytes,
+            on_progress=self._on_progress,
+            window_bytes=window.size_bytes,
+            most_window_bytes=self._shared.most_window_bytes,
+            window_messages=window.messages,
+            sequencer=self._shared.sequencer,
+        )
+        return self.answers
+
+    def _collect(self, port: str, codec_name: str) -> None:
+        codec = codec_named(codec_name)
+        outlet = self._shared.outlets.get(port)
+        delivery: Delivery
+        if port == "stdout" and self.answers is not None:
+            delivery = AnswerDelivery(self.answers, codec, outlet, self._shared.sequencer)
+        else:
+            assert outlet is not None
+            delivery = outlet
+        target = {"stdout": _STDOUT, "stderr": _STDERR}.get(port)
+        descriptor = self._pipe_in(target, port)
+        self.collectors.append(
+            Collector(
+                descriptor,
+                codec,
+                delivery,
+                port=port,
+                max_message_bytes=self._spec.max_message_bytes,
+                skip=self._skip.get(port, 0),
+                is_data=predicate(self._spec.guard) if port == "stdout" else None,
+                on_stray=self._on_stray,
+                on_error=self._on_error,
+                on_end=self._on_progress,
+            )
+        )
+
+    def _pipe_in(self, target: int | None, port: str = "") -> int:
+        """A pipe for what the program writes to `target` (None: a named port); returns our end."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        self._owned.append(write_end)
+        os.set_blocking(read_end, False)
+        if target != _STDERR:
+            resize_pipe(read_end, PIPE_BYTES)
+        if target is None:
+            self._place(port, write_end, "WRITER")
+        else:
+            self.theirs[target] = write_end
+        return read_end
+
+    def _place(self, port: str, descriptor: int, kind: str) -> None:
+        number = {"stdin": _STDIN, "stdout": _STDOUT, "stderr": _STDERR}.get(port)
+        if number is None:
+            number = self._next_named
+            self._next_named += 1
+            name = port.upper().replace("-", "_")
+            self.env[f"CONNECTOR_{kind}_{name}"] = f"/dev/fd/{number}"
+        self.theirs[number] = descriptor
+
+    def handed_over(self) -> None:
+        """The program has its ends, or never will: close ours."""
+        for descriptor in self._owned:
+            os.close(descriptor)
+        self._owned.clear()
+        for pipe in self._shared.pipes_in.values():
+            pipe.release_reading_end()
+        for pipe in self._shared.pipes_out.values():
+            pipe.release_writing_end()
+
+    def abandon(self) -> None:
+        """The program was never started: let go of everything; what was queued stays queued."""
+        for descriptor in self._owned:
+            os.close(descriptor)
+        self._owned.clear()
+        for feeder in self.feeders:
+            feeder.abandon()
+        for collector in self.collectors:
+            collector.close()
+        for log in self.logs:
+            log.close()

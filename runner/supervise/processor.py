@@ -1,0 +1,214 @@
+"""One processor in a run: what its replicas share, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from runner.bridge.feeder import Feeder
+from runner.channel.base import Reader
+from runner.clock import Clock
+from runner.events import Bus, InstanceState
+from runner.launch.base import Launcher
+from runner.spec.model import Processor
+from runner.supervise.instance import Instance
+from runner.supervise.ports import Shared
+from runner.supervise.snapshot import InstanceReport, ProcessorReport, ProcessorRow
+
+_KEPT_RUNS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a processor needs of its run. `stop` stops the run, with a cause; `settled` is told of each death."""
+
+    pipeline: str
+    run_id: str
+    bus: Bus
+    clock: Clock
+    launcher: Launcher
+    stop: Callable[[str], None]
+    settled: Callable[[], None]
+
+
+class ProcessorRun:
+    """See the module."""
+
+    def __init__(self, spec: Processor, shared: Shared, around: Surroundings) -> None:
+        self.spec = spec
+        self.shared = shared
+        self.pipeline = around.pipeline
+        self.run_id = around.run_id
+        self.bus = around.bus
+        self.clock = around.clock
+        self.launcher = around.launcher
+        self.settled = around.settled
+        self.is_source = spec.is_source
+        self.pipe_writers: list[ProcessorRun] = []
+        self.pipe_readers: list[ProcessorRun] = []
+        self.stopping = False
+        self.killed = False
+        self.failed: str | None = None
+        self.readers_left = False
+        self.done = False
+        self.on_done: list[Callable[[], None]] = []
+        self.failures_s: deque[float] = deque(maxlen=max(1, spec.restart.limit.count + 1))
+        self.instances: deque[InstanceReport] = deque(maxlen=_KEPT_RUNS)
+        self._stop_run = around.stop
+        self.replicas = [Instance(self, number) for number in range(1, spec.replicas + 1)]
+
+    async def live(self) -> None:
+        """Run all replicas until each has ended for good; then its outputs end and its inputs have left."""
+        try:
+            handles = [await self.launcher.open(processor=self.spec.name, replica=n.replica) for n in self.replicas]
+            async with asyncio.TaskGroup() as group:
+                for instance, handle in zip(self.replicas, handles, strict=True):
+                    group.create_task(instance.live(handle))
+        finally:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self.shared.sequencer is not None:
+            self.shared.sequencer.abandon()
+        for inlet in self.shared.inlets.values():
+            inlet.leave()
+        self.done = True
+        for outlet in self.shared.outlets.values():
+            outlet.end()
+        for callback in self.on_done:
+            callback()
+        self.settled()
+
+    def fail(self, cause: str) -> None:
+        """A replica failed for good, and with it the processor: its inputs count as unread, its outputs end."""
+        if self.failed is not None:
+            return
+        self.failed = cause
+        for instance in self.replicas:
+            if instance.alive:
+                instance.ask_to_end("another replica failed for good")
+        for inlet in self.shared.inlets.values():
+            inlet.leave()
+        if not self.spec.continue_on_error:
+            self._stop_run(f"`{self.spec.name}` failed: {cause}")
+
+    def stop(self, cause: str) -> None:
+        """The run is being stopped: a source is asked to end, others when their input has ended."""
+        self.stopping = True
+        for instance in self.replicas:
+            if self.is_source:
+                instance.ask_to_end(cause)
+            else:
+                instance.input_may_have_ended()
+
+    def kill(self) -> None:
+        """End all of it now."""
+        self.stopping = self.killed = True
+        for instance in self.replicas:
+            instance.kill()
+
+    def inputs_moved(self) -> None:
+        """A writer before it has ended."""
+        for instance in self.replicas:
+            instance.input_may_have_ended()
+
+    def check_wanted(self) -> None:
+        """A channel lost its last reader: when nobody reads anything that it writes, its outputs are closed."""
+        outlets = self.shared.outlets
+        if self.readers_left or self.done or not outlets or any(outlet.wanted for outlet in outlets.values()):
+            return
+        if self.shared.pipes_out:
+            return
+        self.readers_left = True
+        for instance in self.replicas:
+            instance.close_outputs()
+
+    # -- what observers and the ledger ask
+
+    def feeders(self) -> list[Feeder]:
+        """Every feeder of every run that is under way."""
+        return [feeder for item in self.replicas if item.attempt is not None for feeder in item.attempt.ports.feeders]
+
+    def waiting_for(self, reader: Reader) -> int:
+        """Messages of `reader` that have no outcome yet."""
+        waiting = reader.queued_messages
+        for inlet in self.shared.inlets.values():
+            waiting += inlet.returned_messages(reader)
+        if self.shared.sequencer is not None:
+            waiting += self.shared.sequencer.held_messages(reader)
+        for feeder in self.feeders():
+            waiting += sum(count for who, count in feeder.in_flight if who is reader)
+        return waiting
+
+    @property
+    def state(self) -> InstanceState:
+        """The state of the replica that a person would ask about first."""
+        states = {instance.state for instance in self.replicas}
+        for state in (
+            InstanceState.FAILED,
+            InstanceState.BACKOFF,
+            InstanceState.STARTING,
+            InstanceState.RUNNING,
+            InstanceState.DRAINING,
+            InstanceState.STOPPING,
+        ):
+            if state in states and (self.done or state is not InstanceState.FAILED):
+                return state
+        return InstanceState.EXITED
+
+    @property
+    def cause(self) -> str:
+        """Why it is in its state."""
+        if self.failed is not None:
+            return self.failed
+        state = self.state
+        return next((item.cause for item in self.replicas if item.state is state), "")
+
+    @property
+    def restarts(self) -> int:
+        """Restarts of all replicas."""
+        return sum(instance.restarts for instance in self.replicas)
+
+    @property
+    def read(self) -> int:
+        """Messages that its programs were given, and that were not given back."""
+        return sum(inlet.handed for inlet in self.shared.inlets.values())
+
+    @property
+    def written(self) -> int:
+        """Messages that its programs put into channels, each port counted once."""
+        return sum(outlet.written for outlet in self.shared.outlets.values())
+
+    def row(self) -> ProcessorRow:
+        """How it looks now."""
+        inlets = self.shared.inlets.values()
+        waits = [instance.waiting for instance in self.replicas if instance.waiting is not None]
+        return ProcessorRow(
+            name=self.spec.name,
+            state=str(self.state),
+            read=self.read,
+            written=self.written,
+            queue_messages=sum(inlet.queued_messages for inlet in inlets),
+            queue_bytes=sum(inlet.queued_bytes for inlet in inlets),
+            restarts=self.restarts,
+            stray=sum(instance.stray for instance in self.replicas),
+            pids=tuple(pid for instance in self.replicas for pid in instance.pids),
+            waiting=waits[0] if waits else None,
+        )
+
+    def report(self) -> ProcessorReport:
+        """What became of it."""
+        uncounted_in = bool(self.shared.pipes_in)
+        uncounted_out = bool(self.shared.pipes_out)
+        return ProcessorReport(
+            state=str(self.state),
+            restarts=self.restarts,
+            cause=self.cause,
+            read=None if uncounted_in else self.read,
+            written=None if uncounted_out else self.written,
+            stray=sum(instance.stray for instance in self.replicas),
+            log_lines_left_out=sum(instance.log.left_out for instance in self.replicas),
+            instances=list(self.instances),
+        )

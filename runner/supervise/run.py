@@ -1,0 +1,287 @@
+"""A whole run of a pipeline: everything is joined, started, watched, stopped and accounted for here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import secrets
+import time
+from datetime import UTC, datetime
+
+from runner.bridge.inlet import Inlet
+from runner.bridge.outlet import Outlet
+from runner.bridge.sequence import Sequencer
+from runner.channel.base import Channel, Reader
+from runner.channel.pipe import PipeChannel
+from runner.channel.registry import channel_kind
+from runner.clock import Clock, monotonic
+from runner.codec.registry import codec_named
+from runner.errors import BugError
+from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping
+from runner.launch.base import Launcher
+from runner.launch.process import ProcessLauncher
+from runner.launch.procstate import peak_rss_bytes
+from runner.spec.model import Pipeline, Port, Processor
+from runner.supervise.ledger import Imbalance, imbalances
+from runner.supervise.monitor import Monitor
+from runner.supervise.ports import PIPE_BYTES, Shared
+from runner.supervise.processor import ProcessorRun, Surroundings
+from runner.supervise.snapshot import (
+    ChannelReport,
+    ReaderReport,
+    RunReport,
+    RunSnapshot,
+    SupervisorReport,
+)
+
+_DESCRIPTORS_EACH = 10
+_DESCRIPTORS_SPARE = 128
+
+
+class Run:
+    """One run. `exclusive`: this process belongs to the run alone (see `ProcessLauncher`)."""
+
+    def __init__(
+        self, pipeline: Pipeline, bus: Bus | None = None, *, clock: Clock = monotonic, exclusive: bool = False
+    ) -> None:
+        self.id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
+        self.pipeline = pipeline
+        self.bus = bus or Bus()
+        self.stopping: str | None = None
+        self.processors: dict[str, ProcessorRun] = {}
+        self.channels: dict[str, Channel] = {}
+        self._clock = clock
+        self._exclusive = exclusive
+        self._failed = False
+        self._started_s = clock()
+        self._ended_s: float | None = None
+        self._wall_start = datetime.now(UTC)
+        self._imbalances: list[Imbalance] = []
+        self._drain: asyncio.TimerHandle | None = None
+        self._report: RunReport | None = None
+
+    # -- what others ask of it
+
+    def stop(self, cause: str) -> None:
+        """Stop in order: sources first, each other when its input has ended; at most `drain` seconds in all."""
+        if self.stopping is not None:
+            return
+        self.stopping = cause
+        self.bus.emit(RunStopping(cause=cause))
+        self._drain = asyncio.get_running_loop().call_later(self.pipeline.drain_s, self.kill)
+        for processor in list(self.processors.values()):
+            processor.stop(cause)
+
+    def kill(self) -> None:
+        """End everything now."""
+        for processor in list(self.processors.values()):
+            processor.kill()
+
+    def snapshot(self) -> RunSnapshot:
+        """What it looks like now."""
+        rows = tuple(processor.row() for processor in self.processors.values())
+        elapsed_s = (self._ended_s or self._clock()) - self._started_s
+        return RunSnapshot(self.pipeline.name, elapsed_s, self.stopping is not None, rows)
+
+    async def execute(self) -> RunReport:
+        """Run the pipeline to its end; the report says how it went.
+
+        Raises MachineError where this machine cannot do what is asked, BugError when the ledger does not balance or
+        the runner broke a rule of its own; nothing of the run is left alive either way.
+        """
+        _make_room_for_descriptors(self.pipeline)
+        launcher = ProcessLauncher(run=self.id, exclusive=self._exclusive)
+        self._started_s = self._clock()
+        self.bus.emit(RunStarted(pipeline=self.pipeline.name, run=self.id, processors=tuple(self.pipeline.processors)))
+        try:
+            self._join(launcher)
+            await self._live()
+        finally:
+            if self._drain is not None:
+                self._drain.cancel()
+            for channel in self.channels.values():
+                channel.close()
+            self._ended_s = self._clock()
+        return self._finish()
+
+    # -- how it is made
+
+    def _join(self, launcher: Launcher) -> None:
+        pipeline = self.pipeline
+        self.channels = {name: channel_kind(spec.kind)(spec) for name, spec in pipeline.channels.items()}
+        around = Surroundings(
+            pipeline=pipeline.name,
+            run_id=self.id,
+            bus=self.bus,
+            clock=self._clock,
+            launcher=launcher,
+            stop=self._fail,
+            settled=self._settled,
+        )
+        shared = {name: Shared() for name in pipeline.processors}
+        for name, spec in pipeline.processors.items():
+            for port in spec.reads:
+                self._open_inlet(spec, port, shared[name])
+        for name, spec in pipeline.processors.items():
+            for port in spec.writes:
+                self._open_outlet(spec, port, shared[name])
+            shared[name] = self._with_order(spec, shared[name])
+            self.processors[name] = ProcessorRun(spec, shared[name], around)
+        self._tell_each_other()
+
+    def _open_inlet(self, spec: Processor, port: Port, shared: Shared) -> None:
+        first = self.channels[port.channels[0]]
+        if isinstance(first, PipeChannel):
+            shared.pipes_in[port.name] = first
+            return
+        codec = codec_named(port.codec)
+        readers = [self.channels[name].open_reader(spec.name, codec) for name in port.channels]
+        shared.inlets[port.name] = Inlet(port.name, readers, replicas=spec.replicas)
+
+    def _open_outlet(self, spec: Processor, port: Port, shared: Shared) -> None:
+        first = self.channels[port.channels[0]]
+        if isinstance(first, PipeChannel):
+            shared.pipes_out[port.name] = first
+            return
+        codec = codec_named(port.codec)
+        writers = [self.channels[name].open_writer(spec.name, codec) for name in port.channels]
+        shared.outlets[port.name] = Outlet(port.name, writers)
+
+    def _with_order(self, spec: Processor, shared: Shared) -> Shared:
+        """The same, with what one-to-one needs: the largest window, and the sequencer of replicas."""
+        reads = next((port for port in spec.reads if port.name == "stdin"), None)
+        if reads is None:
+            return shared
+        capacities = [self.pipeline.channels[name].capacity_bytes for name in reads.channels]
+        sequencer = None
+        outlet = shared.outlets.get("stdout")
+        if spec.order == "keep" and spec.replicas > 1 and outlet is not None:
+            sequencer = Sequencer(outlet.deliver, most_bytes=max(capacities))
+        return Shared(
+            shared.inlets,
+            shared.outlets,
+            shared.pipes_in,
+            shared.pipes_out,
+            sequencer,
+            max(PIPE_BYTES, *capacities),
+        )
+
+    def _tell_each_other(self) -> None:
+        for name, spec in self.pipeline.channels.items():
+            channel = self.channels[name]
+            writers = [self.processors[writer] for writer in spec.writers]
+            readers = [self.processors[reader] for reader in spec.readers]
+            if isinstance(channel, PipeChannel):
+                for reader in readers:
+                    reader.pipe_writers += writers
+                for writer in writers:
+                    writer.pipe_readers += readers
+            for writer in writers:
+                channel.on_readers_left(writer.check_wanted)
+                writer.on_done += [reader.inputs_moved for reader in readers]
+
+    # -- its life
+
+    async def _live(self) -> None:
+        monitor = Monitor(
+            self.processors,
+            {name: spec.writers for name, spec in self.pipeline.channels.items()},
+            self.bus,
+            self._clock,
+            self._fail,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(monitor.watch())
+                async with asyncio.TaskGroup() as living:
+                    for processor in self.processors.values():
+                        living.create_task(processor.live())
+                watching.cancel()
+        except BaseExceptionGroup as group_error:
+            raise _first(group_error) from group_error
+
+    def _fail(self, cause: str) -> None:
+        if not self._failed and self.stopping is None:
+            self._failed = True
+        self.stop(cause)
+
+    def _waiting(self, reader: Reader) -> int:
+        return self.processors[reader.processor].waiting_for(reader)
+
+    def _settled(self) -> None:
+        """A program's run was settled: the ledger must balance."""
+        found = imbalances(self.channels.values(), self._waiting)
+        if found and not self._imbalances:
+            self._imbalances = found
+            raise BugError("the ledger does not balance: " + "; ".join(str(item) for item in found))
+
+    # -- what became of it
+
+    def _finish(self) -> RunReport:
+        found = imbalances(self.channels.values(), lambda _reader: 0)
+        self._imbalances = self._imbalances or found
+        if self._failed:
+            status = RunStatus.FAILED
+        else:
+            status = RunStatus.COMPLETED if self.stopping is None else RunStatus.STOPPED
+        report = self.report(status)
+        self.bus.emit(RunEnded(status=status, cause=self.stopping, duration_s=report.duration_s))
+        return report
+
+    def report(self, status: RunStatus) -> RunReport:
+        """The account of the run as it stands."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return RunReport(
+            pipeline=self.pipeline.name,
+            run=self.id,
+            status=status,
+            cause=self.stopping,
+            started_at=self._wall_start.isoformat(timespec="milliseconds"),
+            duration_s=round((self._ended_s or self._clock()) - self._started_s, 3),
+            balanced=not self._imbalances,
+            supervisor=SupervisorReport(
+                peak_rss_bytes=peak_rss_bytes(), cpu_s=round(usage.ru_utime + usage.ru_stime, 3)
+            ),
+            processors={name: processor.report() for name, processor in self.processors.items()},
+            channels={name: self._channel_report(name) for name in self.channels},
+        )
+
+    def _channel_report(self, name: str) -> ChannelReport:
+        channel = self.channels[name]
+        if not channel.counted:
+            nothing = ReaderReport(None, None, None, None, None, None, None)
+            readers = dict.fromkeys(self.pipeline.channels[name].readers, nothing)
+            return ChannelReport(channel.kind, None, None, readers)
+        readers = {
+            reader.processor: ReaderReport(
+                carried=reader.account.carried,
+                replayed=reader.account.replayed,
+                acknowledged=reader.account.acknowledged,
+                dead=reader.account.dead,
+                dropped=reader.account.dropped,
+                indeterminate=reader.account.indeterminate,
+                unread=reader.account.unread,
+            )
+            for reader in channel.readers
+        }
+        return ChannelReport(channel.kind, channel.written, channel.refused, readers)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that a person should see: the first of a group, however deep."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _make_room_for_descriptors(pipeline: Pipeline) -> None:
+    """Raise the soft limit of open files when the pipeline needs more of them."""
+    instances = sum(spec.replicas for spec in pipeline.processors.values())
+    needed = _DESCRIPTORS_SPARE + _DESCRIPTORS_EACH * instances
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < needed:
+        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
