@@ -1,0 +1,196 @@
+"""Kills programs of a running pipeline at random moments of a seeded generator, then compares what came with what went.
+
+A run is source -> victim -> sink: numbered messages until a file appears, a program that answers each with itself, a
+file. Only processes below the runner that run exactly the victim's command are killed, through a pidfd.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.children.build import sink, source
+from tests.children.messages import frame, message, unframe
+from tests.e2e.connector import Connector, Result, Running, chain, kill_exactly, until
+
+DEFAULT_SEED = 20_130_101
+RATE_PER_S = 5_000
+SIZE_BYTES = 100
+FINISH_LIMIT_S = 120.0
+KILL_LIMIT_S = 20.0
+
+
+def seed() -> int:
+    """CONNECTOR_SEED, or a fixed number; printed, so that a failure can be had again."""
+    chosen = int(os.environ.get("CONNECTOR_SEED", DEFAULT_SEED))
+    print(f"CONNECTOR_SEED={chosen}")
+    return chosen
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run and how often it is killed; `pause_s` bounds the random time between two kills."""
+
+    seed: int
+    kills: int
+    command: list[str]
+    codec: str = "lines"
+    form: str = "number"
+    contract: str = "one-to-one"
+    replicas: int = 1
+    pause_s: float = 0.05
+    rate_per_s: int = RATE_PER_S
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run under kills: numbers of messages; `ordered` says that none came early."""
+
+    result: Result
+    sent: int
+    lost: int
+    doubled: int
+    foreign: int
+    ordered: bool
+    kills: int
+
+    def expect_nothing_lost(self) -> None:
+        """0 lost, 0 doubled, order kept, and a ledger that says the same."""
+        report = self.result.completed()
+        assert (self.lost, self.doubled, self.foreign) == (0, 0, 0), f"{self.summary()}\n{self.result}"
+        assert self.ordered, f"{self.summary()}\n{self.result}"
+        for channel, reader in (("c1", "victim"), ("c2", "sink")):
+            account = self.result.account(channel, reader)
+            assert account == {"written": self.sent, "acknowledged": self.sent}, f"{channel}\n{self.result}"
+        assert report["processors"]["victim"]["restarts"] == self.kills, f"{self.summary()}\n{self.result}"
+
+    def summary(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.kills} kills, {self.sent} sent, {self.lost} lost, {self.doubled} doubled, {self.foreign} foreign, "
+            f"{'in order' if self.ordered else 'OUT OF ORDER'}, {self.result.took_s:.1f} s"
+        )
+
+
+def run_kills(connector: Connector, plan: Plan) -> Outcome:
+    """Run the pipeline, kill the victim `plan.kills` times, let it finish, compare."""
+    folder = connector.folder
+    stop, total, out = folder / "stop", folder / "total", folder / "out"
+    with connector.start(_pipeline(plan, stop, total, out), "--quiet") as running:
+        chance = random.Random(plan.seed)
+        until(lambda: running.process.poll() is not None or (out.exists() and out.stat().st_size), "a first message")
+        kills = sum(_kill_one(running, plan, chance) for _ in range(plan.kills))
+        stop.touch()
+        result = running.finish(FINISH_LIMIT_S)
+    outcome = compare(result, plan, int(total.read_text()) if total.exists() else 0, out, kills)
+    print(f"{' '.join(plan.command[-2:])[-60:]} {plan.codec} x{plan.replicas}: {outcome.summary()}")
+    return outcome
+
+
+def _pipeline(plan: Plan, stop: Path, total: Path, out: Path) -> dict[str, Any]:
+    writing = source(
+        None, "--until", stop, "--total", total, "--codec", plan.codec, "--form", plan.form,
+        "--rate", plan.rate_per_s, size=SIZE_BYTES,
+    )  # fmt: skip
+    victim = {
+        "command": plan.command,
+        "codec": plan.codec,
+        "contract": plan.contract,
+        "replicas": plan.replicas,
+        "restart": {"backoff": "0s", "limit": f"{10 * plan.kills + 100} in 60s"},
+    }
+    return chain(
+        source={"command": writing, "codec": plan.codec},
+        victim=victim | plan.more,
+        sink={"command": sink(out), "codec": plan.codec},
+    )
+
+
+def _kill_one(running: Running, plan: Plan, chance: random.Random) -> bool:
+    """Wait a random time, then kill one of the victim's processes; False when the run is over."""
+    time.sleep(chance.uniform(0, plan.pause_s))
+    deadline = time.monotonic() + KILL_LIMIT_S
+    while running.process.poll() is None:
+        assert time.monotonic() < deadline, f"no victim came up within {KILL_LIMIT_S} s:\n{running.output()}"
+        living = running.programs(plan.command)
+        if living and kill_exactly(chance.choice(living), plan.command):
+            return True
+    return False
+
+
+def compare(result: Result, plan: Plan, sent: int, out: Path, kills: int) -> Outcome:
+    """Compare the sink's file with what the source wrote, message by message."""
+    got, rest = unframe(out.read_bytes() if out.exists() else b"", plan.codec)
+    due = [message(number, SIZE_BYTES, plan.codec, plan.form) for number in range(1, sent + 1)]
+    numbers = {payload: number for number, payload in enumerate(due)}
+    places = [numbers[each] for each in got if each in numbers]
+    distinct = set(places)
+    return Outcome(
+        result=result,
+        sent=sent,
+        lost=sent - len(distinct),
+        doubled=len(places) - len(distinct),
+        foreign=len(got) - len(places) + bool(rest),
+        ordered=places == sorted(places),
+        kills=kills,
+    )
+
+
+@dataclass
+class ReadByKilled:
+    """How many whole messages each killed run of a `counted` program had read from its stdin."""
+
+    folder: Path
+    framed_bytes: int
+    runs: list[int] = field(default_factory=list)
+
+    def kill(self, process: psutil.Process, command: list[str]) -> bool:
+        """Stop a program, take its count, kill it: nothing of it runs between the count and its death."""
+        if not kill_exactly(process, command, signal.SIGSTOP):
+            return False
+        try:
+            until(lambda: process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE), "it to stop")
+            counted = int(Path(f"/proc/{process.pid}/io").read_text().split("rchar:")[1].split()[0])
+        except (psutil.NoSuchProcess, OSError):
+            return False
+        before = self.folder / str(process.pid)
+        read_bytes = counted - int(before.read_text()) if before.exists() else 0
+        if not kill_exactly(process, command):
+            return False
+        before.unlink(missing_ok=True)
+        self.runs.append(read_bytes // self.framed_bytes)
+        return True
+
+
+def run_counted_kills(connector: Connector, plan: Plan) -> tuple[Outcome, int]:
+    """`run_kills` for a `counted` program under `stream`; also how many messages its killed runs had read."""
+    folder = connector.folder
+    stop, total, out, counts = folder / "stop", folder / "total", folder / "out", folder / "counts"
+    counts.mkdir()
+    plan = Plan(**{**vars(plan), "command": [*plan.command, str(counts)], "contract": "stream"})
+    framed_bytes = len(frame(message(1, SIZE_BYTES, plan.codec), plan.codec))
+    read = ReadByKilled(counts, framed_bytes)
+    with connector.start(_pipeline(plan, stop, total, out), "--quiet") as running:
+        chance = random.Random(plan.seed)
+        until(lambda: running.process.poll() is not None or (out.exists() and out.stat().st_size), "a first message")
+        for _ in range(plan.kills):
+            time.sleep(chance.uniform(0, plan.pause_s))
+            deadline = time.monotonic() + KILL_LIMIT_S
+            while running.process.poll() is None:
+                assert time.monotonic() < deadline, f"no victim came up:\n{running.output()}"
+                living = running.programs(plan.command)
+                if living and read.kill(chance.choice(living), plan.command):
+                    break
+        stop.touch()
+        result = running.finish(FINISH_LIMIT_S)
+    outcome = compare(result, plan, int(total.read_text()), out, len(read.runs))
+    print(f"stream {plan.codec} x{plan.replicas}: {outcome.summary()}, {sum(read.runs)} read by killed runs")
+    return outcome, sum(read.runs)
