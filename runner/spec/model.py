@@ -16,6 +16,7 @@ from typing import Literal
 from runner.units import Rate
 
 MIB = 1 << 20
+DEFAULT_LIMIT = Rate(5, 60.0)
 
 
 class Contract(StrEnum):
@@ -65,7 +66,7 @@ class RestartPolicy:
 
     when: Literal["on-failure", "always", "never"] = "on-failure"
     backoff: Backoff = Backoff()
-    limit: Rate = Rate(5, 60.0)
+    limit: Rate = DEFAULT_LIMIT
     reset_after_s: float = 60.0
 
 
@@ -82,8 +83,13 @@ class Check:
     """A check of readiness or liveness.
 
     `kind` says what `value` is: a regular expression for a log line, a path, "HOST:PORT", a URL, or (command) a tuple
-    of arguments. Checked every `every_s` seconds, each time for at most `timeout_s`; `failures` in a row count as
-    failed. For readiness `timeout_s` bounds one check and `failures` is None where it may wait for ever.
+    of arguments, the program of which is found as that of the processor's command is.
+
+    Readiness: the program must be ready `timeout_s` seconds after its start, otherwise the start counts as failed; it
+    is asked every `every_s` seconds (a line is waited for), one answer may take min(every_s, 5) seconds, and
+    `failures` answers of "no" in a row fail the start as well (None, the default: only `timeout_s` bounds it).
+    Liveness: asked every `every_s` seconds, one answer may take `timeout_s`, and `failures` (never None) in a row mean
+    that it is restarted. Never of kind "line".
     """
 
     kind: Literal["line", "file", "tcp", "http", "command"]
@@ -125,7 +131,9 @@ class Processor:
     """One processor's spec.
 
     `command` has at least one word, with params replaced; `env` is what the file adds; `params` are given to the
-    program as CONNECTOR_PARAM_NAME and CONNECTOR_PARAMS. `secrets` maps a variable's name to its value (never shown).
+    program as CONNECTOR_PARAM_NAME and CONNECTOR_PARAMS; durations are seconds and sizes bytes, and those named in
+    `secret_params` are never shown. `secrets` maps a variable's name to its value (never shown). A source with
+    `resume` "none" has the restart policy "never".
     `order` is "keep" or "any". `log_stdout`: stdout is no port and no acknowledgement, so it is the log.
     """
 
@@ -150,7 +158,8 @@ class Processor:
     continue_on_error: bool = False
     resources: Resources = Resources()
     env: dict[str, str] = field(default_factory=dict)
-    params: dict[str, object] = field(default_factory=dict)
+    params: dict[str, object] = field(default_factory=dict, repr=False)
+    secret_params: frozenset[str] = frozenset()
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property

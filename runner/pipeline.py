@@ -1,0 +1,54 @@
+"""A pipeline for those who build or load it in Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from runner.errors import Problem
+from runner.spec import model
+from runner.spec.load import LoadedPipeline, load_document, load_file
+
+
+class Pipeline:
+    """A valid pipeline: built here from the keys of a pipeline file, or read from one with `from_file`.
+
+    `processors` and `channels` map names to tables as in the file, `folder` is where relative paths start from.
+    Raises SpecError with every problem that there is.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        processors: Mapping[str, Mapping[str, Any]],
+        channels: Mapping[str, Mapping[str, Any]] | None = None,
+        drain: str | None = None,
+        folder: str | os.PathLike[str] = ".",
+    ) -> None:
+        document: dict[str, Any] = {"name": name, "processors": processors}
+        if channels is not None:
+            document["channels"] = channels
+        if drain is not None:
+            document["drain"] = drain
+        self._loaded = load_document(document, folder=folder)
+
+    @classmethod
+    def from_file(cls, file: str | os.PathLike[str]) -> Pipeline:
+        """Read a pipeline file. Raises SpecError with every problem, each with its line and column."""
+        pipeline = cls.__new__(cls)
+        pipeline._loaded = load_file(file)
+        return pipeline
+
+    @property
+    def spec(self) -> model.Pipeline:
+        """The pipeline with every default filled in."""
+        return self._loaded.pipeline
+
+    @property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What was noticed and is no error."""
+        return self._loaded.warnings
+
+    _loaded: LoadedPipeline

@@ -1,0 +1,400 @@
+"""What the user may write: the pipeline file and `processor.toml`, key by key.
+
+These structs give the JSON Schema (`runner.spec.schema`) and drive the walk that finds every error
+(`runner.spec.walk`). What the values mean once they are put together is `runner.spec.model`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from runner.spec.values import (
+    Address,
+    Backoff,
+    CodecName,
+    Count,
+    Duration,
+    DurationOrZero,
+    EnvName,
+    Name,
+    RateText,
+    Secret,
+    Size,
+    Text,
+    Url,
+    Word,
+    later,
+    meta,
+)
+
+When = Literal["on-failure", "always", "never"]
+RESTART_WORDS = {
+    "no": "never",
+    "unless-stopped": "always",
+    "on_failure": "on-failure",
+    "onfailure": "on-failure",
+    "false": "never",
+    "true": "always",
+}
+Signal = Literal["TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH", "KILL"]
+SIGNAL_WORDS = {f"SIG{name}": name for name in ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH", "KILL")}
+Command = Annotated[list[Text], Meta(min_length=1)] | Word
+Channels = Name | Annotated[list[Name], Meta(min_length=1)]
+Ports = Name | Annotated[list[Name], Meta(min_length=1)] | Annotated[dict[Name, Channels], Meta(min_length=1)]
+
+BARE_ONLY = "a command runs as a bare process for now; sandboxes and containers come later"
+IN_MEMORY_ONLY = 'channels of kind "memory" and "pipe" work now'
+
+
+class InFlightDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """How much may be handed to an instance without being acknowledged."""
+
+    bytes: Annotated[Size, meta("Bytes in flight.")] = "1MiB"
+    messages: Annotated[Count, meta("Messages in flight. Without it only the bytes are bounded.")] | UnsetType = UNSET
+
+
+class GuardDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What may be data on stdout, by a regular expression."""
+
+    match: Annotated[Text, meta("A regular expression. A message in which it is found is data, the rest is stray.")]
+
+
+class RestartDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """When and how a program is started again."""
+
+    when: Annotated[When, meta("Which ends it is started again after.", words=RESTART_WORDS)] = "on-failure"
+    backoff: Annotated[
+        Backoff, meta('The wait before a restart: "A", or "A..B" for a wait that starts at A and doubles up to B.')
+    ] = "100ms..30s"
+    limit: Annotated[RateText, meta("More deaths than this fail the processor for good.")] = "5 in 60s"
+    reset_after: Annotated[Duration, meta("After this long in good health the backoff starts over.")] = "60s"
+
+
+class StopDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """How a program is asked to end."""
+
+    grace: Annotated[DurationOrZero, meta("How long it may take after each step before the next, harder one.")] = "5s"
+    signal: Annotated[Signal, meta("The signal that asks it to end.", words=SIGNAL_WORDS)] = "TERM"
+
+
+class ProbeDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A check of a running program; exactly one of file, tcp, http and command says what is looked at."""
+
+    file: (
+        Annotated[Word, meta("Passes when this path is there. Relative to the file it is written in.")] | UnsetType
+    ) = UNSET
+    tcp: Annotated[Address, meta("Passes when something listens at this HOST:PORT.")] | UnsetType = UNSET
+    http: Annotated[Url, meta("Passes when this URL answers with a status of 200 to 399.")] | UnsetType = UNSET
+    command: Annotated[Command, meta("Passes when this command exits with 0.")] | UnsetType = UNSET
+    every: Annotated[Duration, meta("The time between two checks.")] | UnsetType = UNSET
+    failures: Annotated[Count, meta("This many failed checks in a row count.")] | UnsetType = UNSET
+
+
+class ReadyDocument(ProbeDocument, forbid_unknown_fields=True, kw_only=True):
+    """When an instance is ready for messages: exactly one of line, file, tcp, http and command."""
+
+    line: (
+        Annotated[Text, meta("A regular expression. Ready when it is found in a line of the program's log.")]
+        | UnsetType
+    ) = UNSET
+    timeout: Annotated[Duration, meta("It must be ready this long after its start; otherwise the start failed.")] = (
+        "60s"
+    )
+
+
+class LiveDocument(ProbeDocument, forbid_unknown_fields=True, kw_only=True):
+    """Whether an instance is still well: exactly one of file, tcp, http and command. One that fails is restarted."""
+
+    timeout: Annotated[Duration, meta("One check may take this long.")] = "2s"
+
+
+class PoisonDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """When a message that kills its reader is set aside."""
+
+    after: Annotated[Count, meta("Deaths in a row without an answer that make a message suspect.")] = 3
+    limit: Annotated[RateText, meta("More dead letters than this fail the processor.")] = "100 in 60s"
+
+
+class ResourcesDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Limits of one instance. What is left out is not limited."""
+
+    memory: Annotated[Size, meta("Memory in bytes.")] | UnsetType = UNSET
+    cpus: (
+        Annotated[
+            float,
+            Meta(gt=0, le=1_000_000, description="Processor cores. A bare process cannot be held to it (a warning)."),
+        ]
+        | UnsetType
+    ) = UNSET
+    pids: Annotated[Count, meta("Processes and threads.")] | UnsetType = UNSET
+    files: Annotated[Count, meta("Open files.")] | UnsetType = UNSET
+    disk: (
+        Annotated[Size, later("Disk space.", f"leave it out: a bare process cannot be held to it ({BARE_ONLY})")]
+        | UnsetType
+    ) = UNSET
+
+
+Codec = Annotated[
+    CodecName | Annotated[dict[Name, CodecName], Meta(min_length=1)],
+    meta("How bytes become messages: for all ports, or a table by port."),
+]
+
+
+class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The keys that a pipeline and a processor.toml share."""
+
+    command: (
+        Annotated[
+            Command,
+            meta("The program and its arguments. A string is split into words; no shell runs."),
+        ]
+        | UnsetType
+    ) = UNSET
+    entrypoint: (
+        Annotated[Command, later("As in Compose.", f"put the whole command in command ({BARE_ONLY})")] | UnsetType
+    ) = UNSET
+    codec: Codec | UnsetType = UNSET
+    contract: Annotated[
+        Literal["stream", "one-to-one", "batch", "acknowledged"],
+        meta(
+            "How outputs answer inputs. Not supported yet: batch, acknowledged.",
+            words={"1-1": "one-to-one", "1:1": "one-to-one", "one_to_one": "one-to-one", "none": "stream"},
+            later_values=dict.fromkeys(("batch", "acknowledged"), '"stream" and "one-to-one" work now'),
+        ),
+    ] = "stream"
+    resume: Annotated[
+        Literal["none", "skip", "self", "live"],
+        meta("Only for a source: what its restart means for what it had written before."),
+    ] = "none"
+    in_flight: (
+        Annotated[InFlightDocument, meta("At most this much is handed to an instance and not acknowledged.")]
+        | UnsetType
+    ) = UNSET
+    replicas: Annotated[
+        int, Meta(ge=1, le=1000, description="How many instances run; each message goes to one of them.")
+    ] = 1
+    order: (
+        Annotated[
+            Literal["keep", "any"],
+            meta('Order of the answers of replicas. Default: "keep" for one-to-one, "any" otherwise.'),
+        ]
+        | UnsetType
+    ) = UNSET
+    max_message: Annotated[Size, meta("The longest message it may write.")] = "16MiB"
+    guard: Annotated[
+        Literal["none", "json"] | GuardDocument,
+        meta("What may be data on stdout: everything, whole JSON values, or what a regular expression finds."),
+    ] = "none"
+    bridge: Annotated[
+        Literal["stdio", "zeromq"],
+        meta(
+            "How the program is reached. Not supported yet: zeromq.",
+            later_values={"zeromq": "standard input and output work now; leave it out"},
+        ),
+    ] = "stdio"
+    restart: Annotated[
+        When | RestartDocument, meta("When it is started again, as a word or a table.", words=RESTART_WORDS)
+    ] = "on-failure"
+    stop: Annotated[StopDocument, meta("How it is asked to end.")] | UnsetType = UNSET
+    ready: Annotated[ReadyDocument, meta("Messages flow only once it is ready.")] | UnsetType = UNSET
+    live: Annotated[LiveDocument, meta("A processor that fails this is restarted.")] | UnsetType = UNSET
+    stall: (
+        Annotated[Duration, meta("Input in flight and no answer for this long: it is restarted. Off by default.")]
+        | UnsetType
+    ) = UNSET
+    continue_on_error: Annotated[
+        bool, meta("When it fails for good, its inputs count as unread, its outputs end and the rest goes on.")
+    ] = False
+    poison: (
+        Annotated[
+            PoisonDocument,
+            later("Sets messages aside that kill their reader.", 'leave it out; "restart" bounds the deaths'),
+        ]
+        | UnsetType
+    ) = UNSET
+    trust: Annotated[
+        Literal["trusted", "untrusted"],
+        meta(
+            "Whether it is walled off. Not supported yet: untrusted.",
+            later_values={"untrusted": f"nothing walls a program off yet, so it is not started ({BARE_ONLY})"},
+        ),
+    ] = "trusted"
+    network: Annotated[
+        Word,
+        Meta(
+            description='Which network it sees. Not supported yet: all but "host".',
+            examples=["host", "none", "outbound"],
+            extra={"later_unless": ("host", f'"host" works now: {BARE_ONLY}')},
+        ),
+    ] = "host"
+    mounts: (
+        Annotated[
+            list[Word],
+            later("SOURCE[:TARGET][:rw] as in Compose.", "leave it out: a bare process sees the files of this machine"),
+        ]
+        | UnsetType
+    ) = UNSET
+    resources: Annotated[ResourcesDocument, meta("Limits of one instance.")] | UnsetType = UNSET
+    env: Annotated[dict[EnvName, Text], meta("Environment variables, added to those of the runner.")] | UnsetType = (
+        UNSET
+    )
+    secrets: (
+        Annotated[
+            dict[EnvName, Secret],
+            meta('Environment variables whose values are never shown: "file:PATH" or "env:NAME".'),
+        ]
+        | UnsetType
+    ) = UNSET
+    directory: (
+        Annotated[Word, meta("Where the program runs. Default: the folder of the file that has its command.")]
+        | UnsetType
+    ) = UNSET
+
+
+class ProcessorDocument(ProcessorKeys, forbid_unknown_fields=True, kw_only=True):
+    """A processor: exactly one of command, image and use."""
+
+    image: Annotated[Word, later("A container image.", f"give its program as command ({BARE_ONLY})")] | UnsetType = (
+        UNSET
+    )
+    use: Annotated[Word, meta("A folder with a processor.toml.")] | UnsetType = UNSET
+    params: Annotated[dict[Word, Any], meta("Values for the params that the processor.toml declares.")] | UnsetType = (
+        UNSET
+    )
+    reads: (
+        Annotated[Ports, meta("The channel it reads on stdin, a list of them, or a table of channels by port.")]
+        | UnsetType
+    ) = UNSET
+    writes: (
+        Annotated[Ports, meta("The channel it writes on stdout, a list of them, or a table of channels by port.")]
+        | UnsetType
+    ) = UNSET
+    runner: (
+        Annotated[Name, later("Which runner it belongs to.", "one runner runs the whole pipeline for now")] | UnsetType
+    ) = UNSET
+
+
+_KINDS = ("durable", "file", "tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
+_ENDS_HERE = f"leave it out: {IN_MEMORY_ONLY}"
+
+
+class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A channel. One that is only named by a processor is a memory channel."""
+
+    kind: Annotated[
+        Name,
+        Meta(
+            description=f"What carries the messages: memory, pipe. Not supported yet: {', '.join(_KINDS)}.",
+            examples=["memory", "pipe", *_KINDS],
+            extra={"later_values": dict.fromkeys(_KINDS, IN_MEMORY_ONLY)},
+        ),
+    ] = "memory"
+    capacity: Annotated[Size, meta("How many bytes it holds before it is full.")] = "8MiB"
+    on_full: Annotated[
+        Literal["block", "drop-oldest", "drop-newest"],
+        meta("What happens when it is full; what is dropped is counted, per reader."),
+    ] = "block"
+    durability: (
+        Annotated[
+            Literal["memory", "process", "disk"],
+            meta(
+                "What the messages outlive. Not supported yet: process, disk.",
+                later_values=dict.fromkeys(("process", "disk"), IN_MEMORY_ONLY),
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    schema: Annotated[Word, later("A JSON Schema that messages must fit.", "leave it out")] | UnsetType = UNSET
+    listen: Annotated[str | bool, later("Which side binds the address.", _ENDS_HERE)] | UnsetType = UNSET
+    peer: Annotated[str, later("Who is at the other end.", _ENDS_HERE)] | UnsetType = UNSET
+    address: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET
+    url: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET
+    path: Annotated[str, later("The file of a file channel.", _ENDS_HERE)] | UnsetType = UNSET
+    subject: Annotated[str, later("The subject at the broker.", _ENDS_HERE)] | UnsetType = UNSET
+    topic: Annotated[str, later("The topic at the broker.", _ENDS_HERE)] | UnsetType = UNSET
+    stream: Annotated[str, later("The stream at the broker.", _ENDS_HERE)] | UnsetType = UNSET
+    group: Annotated[str, later("The group of readers at the broker.", _ENDS_HERE)] | UnsetType = UNSET
+    tls: Annotated[dict[str, Any], later("Certificates.", _ENDS_HERE)] | UnsetType = UNSET
+    keys: Annotated[str, later("Keys of the two sides.", _ENDS_HERE)] | UnsetType = UNSET
+    insecure: Annotated[bool, later("Allows an open address without encryption.", _ENDS_HERE)] | UnsetType = UNSET
+    max_outputs: Annotated[Size, later("Bound of uncommitted outputs.", _ENDS_HERE)] | UnsetType = UNSET
+
+
+class RunnerDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A runner of a pipeline that is split over several."""
+
+    host: Annotated[Word, meta("Put in where an address has no host.")] | UnsetType = UNSET
+
+
+class PipelineDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A pipeline: processors and the channels that join them."""
+
+    name: Annotated[Name, meta("The pipeline's name.")]
+    drain: Annotated[DurationOrZero, meta("A whole stop takes at most this.")] = "30s"
+    processors: Annotated[dict[Name, ProcessorDocument], Meta(min_length=1, description="The processors, by name.")]
+    channels: Annotated[dict[Name, ChannelDocument], meta("The channels, by name.")] | UnsetType = UNSET
+    runners: (
+        Annotated[
+            dict[Name, RunnerDocument],
+            later("The runners, by name.", "leave it out: one runner runs the whole pipeline for now"),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class ParamDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A param of a processor: what a pipeline may set."""
+
+    type: Annotated[
+        Literal["string", "integer", "number", "boolean", "duration", "size", "path", "list"],
+        meta(
+            "What its values are.",
+            words={
+                "str": "string",
+                "text": "string",
+                "int": "integer",
+                "float": "number",
+                "bool": "boolean",
+                "array": "list",
+                "bytes": "size",
+                "time": "duration",
+                "file": "path",
+            },
+        ),
+    ]
+    default: Annotated[Any, meta("Its value where the pipeline gives none.")] = UNSET
+    required: Annotated[bool, meta("Whether the pipeline must give it.")] = False
+    minimum: (
+        Annotated[int | float | Text, meta("The least value (or the least number of elements of a list).")] | UnsetType
+    ) = UNSET
+    maximum: Annotated[int | float | Text, meta("The largest value (or the most elements of a list).")] | UnsetType = (
+        UNSET
+    )
+    choices: Annotated[list[Any], Meta(min_length=1, description="The only values it may have.")] | UnsetType = UNSET
+    secret: Annotated[bool, meta("Never shown, and not put in a command.")] = False
+    description: Annotated[Text, meta("What it is for.")] | UnsetType = UNSET
+
+
+class PortDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """A port of a processor."""
+
+    codec: Annotated[CodecName, meta("How bytes become messages.")] | UnsetType = UNSET
+    schema: Annotated[Word, later("A JSON Schema that messages must fit.", "leave it out")] | UnsetType = UNSET
+    description: Annotated[Text, meta("What it carries.")] | UnsetType = UNSET
+
+
+class ProcessorFile(ProcessorKeys, forbid_unknown_fields=True, kw_only=True):
+    """A processor.toml: a processor that is written once and used in many pipelines."""
+
+    name: Annotated[Name, meta("The processor's name.")] | UnsetType = UNSET
+    version: Annotated[Text, meta("Its version.")] | UnsetType = UNSET
+    description: Annotated[Text, meta("What it does.")] | UnsetType = UNSET
+    image: (
+        Annotated[Word, meta("Its container image, beside command. Not supported yet; command is used.")] | UnsetType
+    ) = UNSET
+    params: Annotated[dict[Name, ParamDocument], meta("What a pipeline may set, by name.")] | UnsetType = UNSET
+    reads: Annotated[dict[Name, PortDocument], meta("The ports that it reads.")] | UnsetType = UNSET
+    writes: Annotated[dict[Name, PortDocument], meta("The ports that it writes.")] | UnsetType = UNSET
+    build: Annotated[dict[str, Any], later("How its image is made.", f"leave it out ({BARE_ONLY})")] | UnsetType = UNSET

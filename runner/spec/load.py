@@ -1,0 +1,103 @@
+"""From a file or a mapping to a valid pipeline, with every problem at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.errors import Problem, SpecError
+from runner.spec.document import PipelineDocument, ProcessorDocument
+from runner.spec.findings import Findings, Source
+from runner.spec.interpolate import interpolate
+from runner.spec.model import Pipeline
+from runner.spec.processor import Surroundings, resolve
+from runner.spec.reading import given_source, parse_source, read_source
+from runner.spec.rules import check_processor
+from runner.spec.template import Templates
+from runner.spec.walk import Walked, walk
+from runner.spec.wiring import wire
+from runner.units import parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPipeline:
+    """A valid pipeline and what was noticed about it."""
+
+    pipeline: Pipeline
+    warnings: tuple[Problem, ...] = ()
+
+
+def load_file(file: str | os.PathLike[str], *, env: Mapping[str, str] | None = None) -> LoadedPipeline:
+    """Read the pipeline in `file`; `env` (by default that of this process) is what `${NAME}` and PATH come from.
+
+    Raises SpecError with every problem, warnings included, in the order of the file.
+    """
+    path = Path(file)
+    return _load(read_source(path, str(file)), Path(os.path.abspath(path)), path.parent, env)
+
+
+def load_text(
+    text: str,
+    *,
+    name: str = "pipeline.toml",
+    folder: str | os.PathLike[str] = ".",
+    env: Mapping[str, str] | None = None,
+) -> LoadedPipeline:
+    """Like `load_file` for a text that is called `name` in problems and stands in `folder`."""
+    return _load(parse_source(text, name), None, Path(folder), env)
+
+
+def load_document(
+    document: Mapping[str, Any], *, folder: str | os.PathLike[str] = ".", env: Mapping[str, str] | None = None
+) -> LoadedPipeline:
+    """The pipeline that `document` describes, with the keys of a pipeline file; paths are relative to `folder`.
+
+    Raises SpecError with every problem; there are no lines in them.
+    """
+    return _load(given_source(document), None, Path(folder), env)
+
+
+def _load(source: Source, file: Path | None, shown_folder: Path, env: Mapping[str, str] | None) -> LoadedPipeline:
+    env = os.environ if env is None else env
+    findings = Findings()
+    folder = Path(os.path.abspath(shown_folder)) if file is None else file.parent
+    data, failed = interpolate(source, env, findings)
+    walked = walk(source, data, PipelineDocument, findings, skip=failed)
+    templates = Templates(folder, str(shown_folder), env, findings)
+    around = Surroundings(source, walked, folder, env, templates, findings)
+    resolved = {name: resolve(name, around) for name in walked.data.get("processors", {})}
+    for name, each in resolved.items():
+        check_processor(each, joined=not _lost_ends(walked, name))
+    tables = walked.data.get("channels", {})
+    channels = wire(resolved, tables, source, findings, whole=not _lost_ends(walked, None))
+    problems = findings.problems()
+    if findings.failed:
+        raise SpecError(problems)
+    pipeline = Pipeline(
+        name=walked.data["name"],
+        processors={name: each.processor for name, each in resolved.items()},
+        channels=channels,
+        folder=folder,
+        file=file,
+        drain_s=parse_duration(walked.data.get("drain", "30s")),
+    )
+    return LoadedPipeline(pipeline, problems)
+
+
+def _lost_ends(walked: Walked, processor: str | None) -> bool:
+    """Whether reads or writes of `processor` (None: of any) may have been lost with what was left out."""
+    for spoiled in walked.spoiled:
+        if len(spoiled) == 1 and spoiled[0] not in PipelineDocument.__struct_fields__:
+            return True
+        if spoiled[:1] != ("processors",):
+            continue
+        if processor is not None and spoiled[1:2] not in {(processor,), ()}:
+            continue
+        if len(spoiled) < 3 or spoiled[2] in {"reads", "writes", "use"}:
+            return True
+        if len(spoiled) == 3 and spoiled[2] not in ProcessorDocument.__struct_fields__:
+            return True
+    return False

@@ -1,0 +1,235 @@
+"""One processor: from what was written to the model, with every error that needs no look at its neighbours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from runner.spec import model, scanner
+from runner.spec.command import located, with_params, words_of
+from runner.spec.document import InFlightDocument, ProcessorDocument, ResourcesDocument, StopDocument
+from runner.spec.findings import Findings, Scope, Source, listed
+from runner.spec.params import given_params
+from runner.spec.ports import Codecs, ports
+from runner.spec.settings import (
+    check_backoff,
+    check_param_sizes,
+    check_variables,
+    guard_of,
+    probe,
+    restart_policy,
+    secrets_of,
+    stop_policy,
+)
+from runner.spec.template import Template, Templates, merged
+from runner.spec.values import size_bytes
+from runner.spec.walk import Walked
+from runner.units import parse_duration
+
+_WAYS = ("command", "image", "use")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the processors of one pipeline share: its folder, its environment, its templates, and the findings."""
+
+    source: Source
+    walked: Walked
+    folder: Path
+    env: Mapping[str, str]
+    templates: Templates
+    findings: Findings
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A processor of the model beside its table, for the checks that look at several of them.
+
+    `written` holds the keys as they were written (the template's included), `declared` the ports that a processor.toml
+    declares under "reads" and "writes".
+    """
+
+    processor: model.Processor
+    scope: Scope
+    written: dict[str, Any]
+    declared: dict[str, dict[str, Any]]
+
+
+def resolve(name: str, around: Surroundings) -> Resolved:
+    """The processor `name`. After errors it is as good as it gets, and for looking at only."""
+    return _Resolver(name, around).resolved()
+
+
+class _Resolver:
+    def __init__(self, name: str, around: Surroundings) -> None:
+        self._name = name
+        self._around = around
+        path: scanner.Path = ("processors", name)
+        written = around.walked.data["processors"][name]
+        scope = Scope(around.findings, around.source, path)
+        self._raw = around.source.data["processors"][name]
+        self._misspelled = any(
+            spoiled[:2] == path and len(spoiled) == 3 and spoiled[2] not in ProcessorDocument.__struct_fields__
+            for spoiled in around.walked.spoiled
+        )
+        self._template: Template | None = None
+        if "use" in written:
+            self._template = around.templates.get(scope, written["use"])
+        if self._template is not None:
+            written, inherited = merged(written, self._template)
+            scope = Scope(around.findings, around.source, path, self._template.source, inherited)
+        self._scope = scope
+        self._written: dict[str, Any] = written
+        self._document = msgspec.convert(written, ProcessorDocument)
+
+    def resolved(self) -> Resolved:
+        document = self._document
+        self._check_way()
+        params, secret = self._params()
+        env = dict(document.env) if document.env is not UNSET else {}
+        secrets = dict(document.secrets) if document.secrets is not UNSET else {}
+        secret_values = secrets_of(self._scope, secrets, self._around.env, self._folder_of)
+        check_variables(self._scope, env, secret_values)
+        check_param_sizes(self._scope, params)
+        directory = self._directory()
+        search_path = {**self._around.env, **env, **secret_values}.get("PATH")
+
+        def command(path: scanner.Path, written: str | list[str]) -> tuple[str, ...] | None:
+            words = words_of(self._scope, path, written)
+            if words is None:
+                return None
+            words = with_params(self._scope, path, words, secret, params)
+            if not words or not words[0] or directory is None:
+                return tuple(words)
+            return located(self._scope, path, words, directory, search_path)
+
+        words = command(("command",), document.command) if document.command is not UNSET else None
+        reads, writes, codecs = self._ports()
+        contract = model.Contract(document.contract)
+        restart = restart_policy(document.restart)
+        check_backoff(self._scope, restart)
+        if not reads and document.resume == "none" and "restart" not in self._written:
+            restart = model.RestartPolicy("never", restart.backoff, restart.limit, restart.reset_after_s)
+        ready, live = (
+            None if checked is UNSET else probe(self._scope, name, checked, self._folder_of, command)
+            for name, checked in (("ready", document.ready), ("live", document.live))
+        )
+        processor = model.Processor(
+            name=self._name,
+            command=words or (self._name,),
+            directory=directory or self._around.folder,
+            reads=reads,
+            writes=writes,
+            stdout_codec=codecs.of("writes", "stdout"),
+            contract=contract,
+            resume=model.Resume(document.resume),
+            in_flight=self._in_flight(),
+            replicas=document.replicas,
+            order=self._order(contract),
+            max_message_bytes=size_bytes(document.max_message),
+            guard=guard_of(self._scope, document.guard),
+            restart=restart,
+            stop=stop_policy(document.stop if document.stop is not UNSET else StopDocument()),
+            ready=ready,
+            live=live,
+            stall_s=parse_duration(document.stall) if isinstance(document.stall, str) else None,
+            continue_on_error=document.continue_on_error,
+            resources=self._resources(),
+            env=env,
+            params=params,
+            secrets=secret_values,
+            secret_params=frozenset(name for name in secret if secret[name]),
+        )
+        declared = self._template.ports if self._template is not None else {}
+        return Resolved(processor, self._scope, self._written, declared)
+
+    def _check_way(self) -> None:
+        """Exactly one of command, image and use."""
+        ways = [way for way in _WAYS if way in self._raw]
+        if len(ways) > 1:
+            self._scope.error((), f"has {listed(ways, 'and')}", f"write exactly one of {listed(list(_WAYS))}", at="key")
+        elif not ways and not self._misspelled:
+            self._scope.error((), "says not what to run", f"write exactly one of {listed(list(_WAYS))}", at="key")
+        if "params" in self._raw and "use" not in self._raw:
+            self._scope.error(("params",), "params go with use", "put values into command, or use a folder", at="key")
+
+    def _params(self) -> tuple[dict[str, object], dict[str, bool]]:
+        """The params' values, and for each declared one whether it is secret."""
+        template, document = self._template, self._document
+        if template is None:
+            return {}, {}
+        values = given_params(
+            self._scope,
+            document.params if document.params is not UNSET else {},
+            template.params,
+            template.defaults,
+            folder=self._around.folder,
+            complete=not template.walked.is_spoiled("params"),
+        )
+        return values, {name: param.secret for name, param in template.params.items()}
+
+    def _folder_of(self, path: scanner.Path) -> Path:
+        """Where the paths in `path` start from: the folder of the file it is written in."""
+        source, _ = self._scope.origin(path)
+        if self._template is not None and source is self._template.source:
+            return self._template.folder
+        return self._around.folder
+
+    def _directory(self) -> Path | None:
+        """Where the program runs; None after an error."""
+        written = self._document.directory
+        if written is UNSET:
+            return self._template.folder if self._template is not None else self._around.folder
+        directory = Path(os.path.normpath(self._folder_of(("directory",)) / written))
+        if directory.is_dir():
+            return directory
+        state = "is no folder" if directory.exists() else "is not there"
+        self._scope.error(("directory",), f"{directory} {state}", "a relative path starts from the folder of its file")
+        return None
+
+    def _ports(self) -> tuple[tuple[model.Port, ...], tuple[model.Port, ...], Codecs]:
+        template, own = self._template, self._around.walked.data["processors"][self._name]
+        codecs = Codecs(
+            self._scope,
+            own.get("codec"),
+            template.keys.get("codec") if template is not None else None,
+            template.codecs if template is not None else {},
+        )
+        declared: dict[str, Any] = template.ports if template is not None else {}
+        reads, writes = (
+            ports(self._scope, side, self._written, declared.get(side), codecs) for side in ("reads", "writes")
+        )
+        if self._document.contract == "one-to-one":
+            codecs.of("writes", "stdout")
+        if not self._around.walked.is_spoiled("processors", self._name):
+            codecs.check()
+        return reads, writes, codecs
+
+    def _in_flight(self) -> model.InFlight:
+        written = self._document.in_flight
+        document = written if written is not UNSET else InFlightDocument()
+        return model.InFlight(size_bytes(document.bytes), document.messages if document.messages is not UNSET else None)
+
+    def _order(self, contract: model.Contract) -> Any:
+        written = self._document.order
+        if written is UNSET:
+            return "keep" if contract is model.Contract.ONE_TO_ONE else "any"
+        return written
+
+    def _resources(self) -> model.Resources:
+        written = self._document.resources
+        if written is UNSET:
+            return model.Resources()
+        limits: ResourcesDocument = written
+        return model.Resources(
+            memory_bytes=size_bytes(limits.memory) if limits.memory is not UNSET else None,
+            cpus=limits.cpus if limits.cpus is not UNSET else None,
+            pids=limits.pids if limits.pids is not UNSET else None,
+            files=limits.files if limits.files is not UNSET else None,
+        )

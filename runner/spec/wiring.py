@@ -1,0 +1,212 @@
+"""Channels: who writes and who reads each one, and what a channel asks of its two ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from runner.spec import scanner
+from runner.spec.command import similar
+from runner.spec.document import ChannelDocument
+from runner.spec.findings import Findings, Scope, Source, listed
+from runner.spec.model import Channel, Contract, OnFull, Port
+from runner.spec.ports import check_kind, path_of
+from runner.spec.processor import Resolved
+from runner.spec.topology import Edge, cycles, diamonds, outgoing
+from runner.spec.values import size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a channel: a port of a processor, on its side "writes" or "reads"."""
+
+    resolved: Resolved
+    side: str
+    port: Port
+
+    def path(self, channel: str) -> scanner.Path:
+        """Where `channel` is named, relative to the processor's table."""
+        return path_of(self.side, self.resolved.written.get(self.side), self.port.name, channel)
+
+    @property
+    def name(self) -> str:
+        """The processor's name."""
+        return self.resolved.processor.name
+
+
+@dataclass(slots=True)
+class Ends:
+    """All ends of one channel, in the order of the file."""
+
+    writers: list[End] = field(default_factory=list)
+    readers: list[End] = field(default_factory=list)
+
+
+def wire(
+    processors: Mapping[str, Resolved], tables: Mapping[str, Any], source: Source, findings: Findings, *, whole: bool
+) -> dict[str, Channel]:
+    """The channels of a pipeline. Not `whole`: ends may be missing after errors, so nothing is said about them.
+
+    `tables` holds the channel tables, by name.
+    """
+    ends = _ends(processors)
+    channels = {}
+    for name in dict.fromkeys((*ends, *tables)):
+        document = msgspec.convert(tables.get(name, {}), ChannelDocument)
+        channels[name] = Channel(
+            name,
+            document.kind,
+            size_bytes(document.capacity),
+            OnFull(document.on_full),
+            tuple(dict.fromkeys(end.name for end in ends[name].writers)) if name in ends else (),
+            tuple(dict.fromkeys(end.name for end in ends[name].readers)) if name in ends else (),
+        )
+        scope = Scope(findings, source, ("channels", name))
+        check_kind(scope, ("kind",), document.kind)
+        if name not in ends:
+            if whole:
+                scope.error((), "no processor writes or reads this channel", similar(name, ends) or _JOIN, at="key")
+            continue
+        if whole:
+            _check_both_ends(name, ends)
+        _check_raw(name, ends[name])
+        if document.kind == "pipe":
+            _check_pipe(name, ends[name], scope, tables.get(name, {}))
+    _check_shape(processors, ends)
+    return channels
+
+
+_JOIN = "name it in reads or writes of a processor, or leave the table out"
+
+
+def _ends(processors: Mapping[str, Resolved]) -> dict[str, Ends]:
+    ends: dict[str, Ends] = {}
+    for resolved in processors.values():
+        for port in resolved.processor.writes:
+            for channel in port.channels:
+                ends.setdefault(channel, Ends()).writers.append(End(resolved, "writes", port))
+        for port in resolved.processor.reads:
+            for channel in port.channels:
+                ends.setdefault(channel, Ends()).readers.append(End(resolved, "reads", port))
+    return ends
+
+
+def _check_both_ends(name: str, ends: Mapping[str, Ends]) -> None:
+    """A channel has a writer and a reader."""
+    here = ends[name]
+    if not here.writers:
+        others = {other: None for other, each in ends.items() if each.writers}
+        for end in here.readers:
+            remedy = similar(name, others) or f'write writes = "{name}" in a processor'
+            end.resolved.scope.error(end.path(name), f'nobody writes the channel "{name}"', remedy)
+    if not here.readers:
+        others = {other: None for other, each in ends.items() if each.readers}
+        for end in here.writers:
+            remedy = similar(name, others) or f'write reads = "{name}" in a processor, or leave it out'
+            end.resolved.scope.error(end.path(name), f'nobody reads the channel "{name}"', remedy)
+
+
+def _check_raw(name: str, here: Ends) -> None:
+    """`raw` has no messages that could be merged or converted."""
+    if not any(end.port.codec == "raw" for end in (*here.writers, *here.readers)):
+        return
+    if len(here.writers) > 1:
+        names = listed([end.name for end in here.writers], "and")
+        end = here.writers[1]
+        end.resolved.scope.error(
+            end.path(name), f'codec "raw": {names} cannot be merged into the channel "{name}"', "give each its own"
+        )
+    for reader in here.readers:
+        for writer in here.writers:
+            if "raw" in {reader.port.codec, writer.port.codec} and reader.port.codec != writer.port.codec:
+                reader.resolved.scope.error(
+                    reader.path(name),
+                    f'"{name}" is written as {writer.port.codec} by {writer.name} and read as {reader.port.codec}, '
+                    "and raw bytes cannot be converted",
+                    "give both ends the same codec",
+                )
+
+
+def _check_pipe(name: str, here: Ends, scope: Scope, table: Mapping[str, Any]) -> None:
+    """A `pipe` channel is the kernel's pipe between two programs: nothing sees, counts or bounds what is in it."""
+    for key in ("capacity", "on_full"):
+        if key in table:
+            scope.error((key,), "a pipe channel has none: the kernel's pipe is all there is", "leave it out", at="key")
+    for side, ends in (("writer", here.writers), ("reader", here.readers)):
+        if len(ends) > 1:
+            message = f'the pipe channel "{name}" has one {side}, and {ends[0].name} is it already'
+            ends[1].resolved.scope.error(ends[1].path(name), message, _COUNTED)
+    if len(here.writers) == 1 and len(here.readers) == 1:
+        writer, reader = here.writers[0], here.readers[0]
+        if writer.port.codec != reader.port.codec:
+            reader.resolved.scope.error(
+                reader.path(name),
+                f'"{name}" is written as {writer.port.codec} and read as {reader.port.codec}; a pipe converts nothing',
+                f"give both ends the same codec, or {_COUNTED}",
+            )
+    for end in (*here.writers, *here.readers):
+        _check_pipe_end(name, end)
+
+
+def _check_pipe_end(name: str, end: End) -> None:
+    processor, scope = end.resolved.processor, end.resolved.scope
+    if len(end.port.channels) > 1:
+        message = f'the pipe channel "{name}" takes all of {end.port.name}, so that joins no other channel'
+        scope.error(end.path(name), message, _COUNTED)
+    wrong: list[tuple[str, bool, str]] = [
+        ("contract", processor.contract is not Contract.STREAM, 'the contract is "stream"'),
+        ("replicas", processor.replicas > 1, "there is one instance"),
+        ("guard", end.port.name == "stdout" and processor.guard.kind != "none", "there is no guard"),
+        ("in_flight", end.side == "reads" and end.port.name == "stdin", "nothing is counted in flight"),
+        ("stall", end.side == "reads" and end.port.name == "stdin", "no answer can be missed"),
+        ("max_message", True, "messages are not looked at"),
+    ]
+    for key, applies, rule in wrong:
+        if applies and key in end.resolved.written:
+            scope.error((key,), f'with the pipe channel "{name}" {rule}', f"leave it out, or {_COUNTED}", at="key")
+    if processor.restart.when != "never":
+        scope.error(
+            ("restart",) if "restart" in end.resolved.written else end.path(name),
+            f'with the pipe channel "{name}" nothing can be sent again, so its ends are never restarted',
+            f'write restart = "never", or {_COUNTED}',
+        )
+
+
+_COUNTED = 'use kind = "memory"'
+
+
+def _check_shape(processors: Mapping[str, Resolved], ends: Mapping[str, Ends]) -> None:
+    """Cycles are refused, diamonds get a warning."""
+    edges = [
+        Edge(writer.name, channel, reader.name, reader.port.name)
+        for channel, here in ends.items()
+        for writer in here.writers
+        for reader in here.readers
+    ]
+    graph = outgoing(processors, edges)
+    found = cycles(graph)
+    for cycle in found:
+        way = "".join(
+            f'{writer} -> "{channel}" -> ' for writer, channel in zip(cycle.processors, cycle.channels, strict=True)
+        )
+        end = next(end for end in ends[cycle.channels[0]].writers if end.name == cycle.processors[0])
+        named = listed([f'"{channel}"' for channel in cycle.channels], "and")
+        noun = "the channel" if len(cycle.channels) == 1 else "the channels"
+        end.resolved.scope.error(
+            end.path(cycle.channels[0]),
+            f"{noun} {named} make a cycle, which would wait for itself: {way}{cycle.processors[0]}",
+            "cycles are not supported yet; cut it",
+        )
+    if found:
+        return
+    for diamond in diamonds(graph):
+        processors[diamond.writer].scope.warning(
+            ("writes",),
+            f"what {diamond.writer} writes takes several ways that meet again in {diamond.reader}: a full channel on one "
+            "can make the other wait",
+            "a ring of waits without progress ends the run with its cause; larger capacities make it less likely",
+            at="key",
+        )
