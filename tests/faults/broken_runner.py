@@ -1,6 +1,7 @@
-"""The runner with its one-to-one bridge broken on purpose: after a death it forgets what was unanswered.
+"""The runner with its bridge broken on purpose: what a dead program leaves unanswered is forgotten, not sent again.
 
-The negative control of the kill harness: run in place of `python -m runner`, the harness must report a loss.
+The negative control of the kill harness: run in place of `python -m runner`, the harness must report a loss. The
+ledger is made to lie as well (`forgotten` messages count as acknowledged), so nothing but the sink's file tells.
 `PATCHES` are what is broken: (module, owner, name, replacement made from the original).
 """
 
@@ -12,7 +13,19 @@ from collections.abc import Callable
 from typing import Any
 
 Replacement = Callable[[Any], Any]
-PATCHES: tuple[tuple[str, str, str, Replacement], ...] = ()
+
+
+def forget(_original: Any) -> Any:
+    """`Inlet.give_back` that gives nothing back."""
+
+    def give_back(_inlet: Any, pieces: Any) -> None:
+        for piece in pieces:
+            piece.reader.account.acknowledged += piece.batch.count
+
+    return give_back
+
+
+PATCHES: tuple[tuple[str, str, str, Replacement], ...] = (("runner.bridge.inlet", "Inlet", "give_back", forget),)
 
 
 def break_it() -> None:

@@ -90,9 +90,16 @@ def run_kills(connector: Connector, plan: Plan) -> Outcome:
         kills = sum(_kill_one(running, plan, chance) for _ in range(plan.kills))
         stop.touch()
         result = running.finish(FINISH_LIMIT_S)
-    outcome = compare(result, plan, int(total.read_text()) if total.exists() else 0, out, kills)
+    outcome = compare(result, plan, _sent(total, result), out, kills)
     print(f"{' '.join(plan.command[-2:])[-60:]} {plan.codec} x{plan.replicas}: {outcome.summary()}")
     return outcome
+
+
+def _sent(total: Path, result: Result) -> int:
+    """What the source says that it wrote; what the runner had taken from it where the run was cut short."""
+    if total.exists():
+        return int(total.read_text())
+    return int(result.channel("c1")["written"]) if result.report is not None else 0
 
 
 def _pipeline(plan: Plan, stop: Path, total: Path, out: Path) -> dict[str, Any]:
@@ -191,6 +198,6 @@ def run_counted_kills(connector: Connector, plan: Plan) -> tuple[Outcome, int]:
                     break
         stop.touch()
         result = running.finish(FINISH_LIMIT_S)
-    outcome = compare(result, plan, int(total.read_text()), out, len(read.runs))
+    outcome = compare(result, plan, _sent(total, result), out, len(read.runs))
     print(f"stream {plan.codec} x{plan.replicas}: {outcome.summary()}, {sum(read.runs)} read by killed runs")
     return outcome, sum(read.runs)

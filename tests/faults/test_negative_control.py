@@ -14,7 +14,6 @@ from tests.faults.harness import Plan, run_kills, seed
 BROKEN = (sys.executable, str(Path(broken_runner.__file__)))
 
 
-@pytest.mark.skipif(not broken_runner.PATCHES, reason="no way to break the bridge is known yet")
 def test_the_harness_catches_a_broken_bridge(tmp_path: Path) -> None:
     outcome = run_kills(Connector(tmp_path, BROKEN), Plan(seed(), 20, ["cat"], rate_per_s=50_000))
     with pytest.raises(AssertionError):
