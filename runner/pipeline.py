@@ -38,7 +38,7 @@ class Pipeline:
     def from_file(cls, file: str | os.PathLike[str]) -> Pipeline:
         """Read a pipeline file. Raises SpecError with every problem, each with its line and column."""
         pipeline = cls.__new__(cls)
-        pipeline._loaded = load_file(file)
+        pipeline._loaded = load_file(file)  # noqa: SLF001  (its own class)
         return pipeline
 
     @property

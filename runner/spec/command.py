@@ -154,7 +154,7 @@ def _cannot_run(program: Path) -> str | None:
         return None if os.access(program, os.X_OK) else "cannot be read"
     if first.startswith(b"#!"):
         interpreter = os.fsdecode(first[2:].strip().split(b" ")[0])
-        if interpreter.startswith("/") and not os.path.exists(interpreter):
+        if interpreter.startswith("/") and not Path(interpreter).exists():
             return f"asks for the interpreter {show(interpreter)}, which is not there"
     return None
 

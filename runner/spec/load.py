@@ -36,7 +36,7 @@ def load_file(file: str | os.PathLike[str], *, env: Mapping[str, str] | None = N
     Raises SpecError with every problem, warnings included, in the order of the file.
     """
     path = Path(file)
-    return _load(read_source(path, str(file)), Path(os.path.abspath(path)), path.parent, env)
+    return _load(read_source(path, str(file)), path.absolute(), path.parent, env)
 
 
 def load_text(
@@ -63,10 +63,10 @@ def load_document(
 def _load(source: Source, file: Path | None, shown_folder: Path, env: Mapping[str, str] | None) -> LoadedPipeline:
     env = os.environ if env is None else env
     findings = Findings()
-    folder = Path(os.path.abspath(shown_folder)) if file is None else file.parent
+    folder = shown_folder.absolute()
     data, failed = interpolate(source, env, findings)
     walked = walk(source, data, PipelineDocument, findings, skip=failed)
-    templates = Templates(folder, str(shown_folder), env, findings)
+    templates = Templates(folder, shown_folder, env, findings)
     around = Surroundings(source, walked, folder, env, templates, findings)
     resolved = {name: resolve(name, around) for name in walked.data.get("processors", {})}
     for name, each in resolved.items():

@@ -159,7 +159,7 @@ def _integer(value: Any, _folder: Path) -> object:
     if isinstance(value, Interpolated) and re.fullmatch(r"[+-]?[0-9]{1,18}", value):
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"expected a whole number, found {show(value)}")
+        raise ValueError(f"expected a whole number, found {show(value)}")  # noqa: TRY004
     return value
 
 
@@ -188,7 +188,7 @@ def _duration(value: Any, _folder: Path) -> object:
 
 def _size(value: Any, _folder: Path) -> object:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f'expected a size such as "8MiB", found {show(value)}')
+        raise ValueError(f'expected a size such as "8MiB", found {show(value)}')  # noqa: TRY004
     return parse_size(value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +185,7 @@ class _Resolver:
         written = self._document.directory
         if written is UNSET:
             return self._template.folder if self._template is not None else self._around.folder
-        directory = Path(os.path.normpath(self._folder_of(("directory",)) / written))
+        directory = self._folder_of(("directory",)) / written
         if directory.is_dir():
             return directory
         state = "is no folder" if directory.exists() else "is not there"

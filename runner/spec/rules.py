@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runner.spec.model import Contract, Processor, Resume
+from runner.spec.model import Contract, Resume
 from runner.spec.processor import Resolved
 
 BARE = "a bare process cannot be held to it"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +51,7 @@ class Template:
 class Templates:
     """Reads each processor.toml once, however many processors use it."""
 
-    def __init__(self, folder: Path, shown_folder: str, env: Mapping[str, str], findings: Findings) -> None:
+    def __init__(self, folder: Path, shown_folder: Path, env: Mapping[str, str], findings: Findings) -> None:
         self._folder = folder
         self._shown_folder = shown_folder
         self._env = env
@@ -61,7 +60,7 @@ class Templates:
 
     def get(self, scope: Scope, use: str) -> Template | None:
         """The template in the folder `use`; None after an error, which `scope` tells."""
-        folder = Path(os.path.normpath(self._folder / use))
+        folder = self._folder / use
         if not folder.is_dir():
             state = "is no folder" if folder.exists() else "is not there"
             scope.error(("use",), f"the folder {show(use)} {state}", "a relative path starts from the pipeline file")
@@ -70,7 +69,7 @@ class Templates:
             scope.error(("use",), f"the folder {show(use)} has no {FILE_NAME}", "use is a folder with such a file")
             return None
         if folder not in self._known:
-            self._known[folder] = self._read(folder, os.path.normpath(os.path.join(self._shown_folder, use, FILE_NAME)))
+            self._known[folder] = self._read(folder, str(self._shown_folder / use / FILE_NAME))
         return self._known[folder]
 
     def _read(self, folder: Path, shown: str) -> Template | None:

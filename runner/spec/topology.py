@@ -44,7 +44,10 @@ def outgoing(processors: Iterable[str], edges: Iterable[Edge]) -> dict[str, list
 
 
 def in_order(graph: Outgoing) -> list[str]:
-    """The processors, writers before readers, otherwise in the order given; those on cycles and behind them are left out."""
+    """The processors, writers before readers, otherwise in the order given.
+
+    Those on cycles and behind them are left out.
+    """
     waiting = dict.fromkeys(graph, 0)
     for edges in graph.values():
         for edge in edges:

@@ -24,7 +24,8 @@ _LARGEST = 1 << 50
 class Extra(TypedDict, total=False):
     """What an annotation tells the walk.
 
-    `pattern` must match the whole of a string; `explain` turns one that does not into a sentence. `words` maps wrong values to what is meant.
+    `pattern` must match the whole of a string; `explain` turns one that does not into a sentence. `words` maps wrong
+    values to what is meant.
     `later` refuses the key, `later_values` some values of it, and `later_unless` all but one, each with a sentence
     about what works instead. `quiet` keeps the value out of messages.
     """

@@ -189,9 +189,8 @@ def _check_shape(processors: Mapping[str, Resolved], ends: Mapping[str, Ends]) -
     graph = outgoing(processors, edges)
     found = cycles(graph)
     for cycle in found:
-        way = "".join(
-            f'{writer} -> "{channel}" -> ' for writer, channel in zip(cycle.processors, cycle.channels, strict=True)
-        )
+        steps = zip(cycle.processors, cycle.channels, strict=True)
+        way = "".join(f'{writer} -> "{channel}" -> ' for writer, channel in steps)
         end = next(end for end in ends[cycle.channels[0]].writers if end.name == cycle.processors[0])
         named = listed([f'"{channel}"' for channel in cycle.channels], "and")
         noun = "the channel" if len(cycle.channels) == 1 else "the channels"

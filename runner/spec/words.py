@@ -19,6 +19,8 @@ KEYS_ELSEWHERE = {
     "readiness_probe": ("ready",),
     "liveness": ("live",),
     "liveness_probe": ("live",),
+    "read": ("reads",),
+    "write": ("writes",),
     "input": ("reads",),
     "inputs": ("reads",),
     "stdin": ("reads",),
@@ -63,7 +65,8 @@ KEYS_ELSEWHERE = {
 """Words of other tools, and the keys that say it here; used where one of those keys is allowed."""
 
 NOT_NEEDED = {
-    "depends_on": "leave it out: the channels order the processors, and a reader that is not ready makes its writers wait",
+    "depends_on": "leave it out: the channels order the processors, and messages wait until a reader is ready",
+    "line": "a line tells that a program got ready, not that it still is well; use file, tcp, http or command",
     "after": "leave it out: the channels order the processors",
     "requires": "leave it out: the channels order the processors",
     "version": "leave it out: the file has no version",
