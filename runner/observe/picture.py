@@ -66,8 +66,8 @@ class Picture:
 
 def headline(snapshot: RunSnapshot, width: int) -> str:
     """The line above the table."""
-    word = "stopping" if snapshot.stopping else "running"
-    return clip(visible(f"{snapshot.pipeline}: {word} for {format_duration(int(snapshot.elapsed_s))}"), width)
+    words = "stopping after" if snapshot.stopping else "running for"
+    return clip(visible(f"{snapshot.pipeline}: {words} {format_duration(max(1, int(snapshot.elapsed_s)))}"), width)
 
 
 def picture_of(

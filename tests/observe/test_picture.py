@@ -75,7 +75,7 @@ def test_texts_from_outside_are_harmless_and_no_markup() -> None:
 
 def test_headline() -> None:
     assert headline(snapshot(elapsed_s=62.7), 80) == "flights: running for 1m2s"
-    assert headline(snapshot(elapsed_s=2, stopping=True), 80) == "flights: stopping for 2s"
+    assert headline(snapshot(elapsed_s=2, stopping=True), 80) == "flights: stopping after 2s"
     assert headline(snapshot(), 8) == "flights…"
 
 

@@ -70,7 +70,7 @@ def test_closing_a_stalled_sink_takes_no_longer_than_asked() -> None:
         sink.write("x" * 99 + "\n")
     began_s = time.monotonic()
     sink.close(0.2)
-    assert 0.1 < time.monotonic() - began_s < 2
+    assert 0.1 < time.monotonic() - began_s < 5
     sink.close(0.2)
     os.close(receiving)
 
@@ -185,8 +185,8 @@ def test_a_terminal_is_known_and_stays_blocking() -> None:
 
 
 def test_nothing_is_left_open() -> None:
-    def descriptors() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
+    def descriptors() -> set[str]:
+        return {path.name for path in Path("/proc/self/fd").iterdir()}
 
     before = descriptors()
     with Path("/dev/null").open("w", encoding="utf-8") as stream:
@@ -195,7 +195,7 @@ def test_nothing_is_left_open() -> None:
             for _ in range(written):
                 sink.write("x\n")
             sink.close(5)
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_program_ends_although_its_reader_stalls() -> None:

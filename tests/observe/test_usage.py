@@ -1,5 +1,10 @@
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+
+import pytest
 
 from runner.observe.usage import MOST_PROCESSES, UsageMeter, children, tree
 
@@ -11,32 +16,35 @@ if child == 0:
     if grandchild == 0:
         block = bytearray(64 << 20)
         print("ready", flush=True)
-        while os.getppid():
+        while True:
             pass
     os.wait()
 os.wait()
 """
 
 
-def test_a_whole_tree_is_counted() -> None:
-    with subprocess.Popen([sys.executable, "-c", FAMILY], stdout=subprocess.PIPE) as parent:
+@pytest.fixture
+def family() -> Iterator[int]:
+    command = [sys.executable, "-c", FAMILY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == b"ready\n"
-        found = tree([parent.pid])
-        assert len(found) == 3
-        assert found[0] == parent.pid
-        now_s = 0.0
-        meter = UsageMeter(lambda: now_s)
-        first = meter.sample([parent.pid])
-        assert first.cpu_percent is None
-        assert first.rss_bytes > 64 << 20
-        before = second = first
-        while not second.cpu_percent:  # the grandchild spins, so its time grows
-            now_s += 1.0
-            before, second = second, meter.sample([parent.pid])
-        assert before.cpu_percent in {None, 0.0}
-        for pid in reversed(found):
-            subprocess.run(["kill", "-9", str(pid)], check=False)
+        yield parent.pid
+        os.killpg(parent.pid, signal.SIGKILL)
+
+
+def test_a_whole_tree_is_counted(family: int) -> None:
+    found = tree([family])
+    assert len(found) == 3
+    assert found[0] == family
+    now_s = 0.0
+    meter = UsageMeter(lambda: now_s)
+    usage = meter.sample([family])
+    assert usage.cpu_percent is None
+    assert usage.rss_bytes > 64 << 20
+    while not usage.cpu_percent:  # the grandchild spins, so its time grows
+        now_s += 1.0
+        usage = meter.sample([family])
 
 
 def test_processes_that_vanish_are_left_out() -> None:
