@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 import click
 
-from runner.errors import EXIT_BUG, EXIT_SIGNAL_BASE, EXIT_USAGE, BugError, RunnerError, SpecError
+from runner.errors import EXIT_SIGNAL_BASE, EXIT_USAGE, BugError, RunnerError, SpecError
 
 _VERBS = {
     "run": "Run a pipeline.",
@@ -71,26 +72,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _exit_code(arguments: Sequence[str] | None) -> int:
     try:
         result = group.main(args=arguments, prog_name="connector", standalone_mode=False)
-    except click.exceptions.Abort:
-        return EXIT_SIGNAL_BASE + 2
-    except KeyboardInterrupt:
-        return EXIT_SIGNAL_BASE + 2
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        return EXIT_SIGNAL_BASE + signal.SIGINT
     except click.ClickException as error:
         error.show()
         return EXIT_USAGE
-    except SpecError as error:
-        click.echo(str(error), err=True)
-        return error.exit_code
-    except BugError as error:
-        click.echo(f"connector: a bug of the runner: {error}\nPlease report it.", err=True)
-        return EXIT_BUG
     except RunnerError as error:
-        click.echo(f"connector: {error}", err=True)
+        click.echo(_told(error), err=True)
         return error.exit_code
     except BrokenPipeError:
         _silence_output()
-        return EXIT_SIGNAL_BASE + 13
+        return EXIT_SIGNAL_BASE + signal.SIGPIPE
     return result if isinstance(result, int) else 0
+
+
+def _told(error: RunnerError) -> str:
+    """What a person reads of it."""
+    if isinstance(error, SpecError):
+        return str(error)
+    if isinstance(error, BugError):
+        return f"connector: a bug of the runner: {error}\nPlease report it."
+    return f"connector: {error}"
 
 
 def _silence_output() -> None:

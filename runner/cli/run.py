@@ -17,7 +17,6 @@ from runner.errors import (
     EXIT_FAILED,
     EXIT_SIGNAL_BASE,
     BugError,
-    MachineError,
     RunnerError,
 )
 from runner.events import Bus, RunStatus, Warned
@@ -34,8 +33,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("--report", type=click.Path(path_type=Path), help="Write the run's account to this file, as JSON.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines for people, or JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
-@click.option("--no-table", is_flag=True, help="Plain lines on a terminal as well.")
-def command(file: Path, report: Path | None, log_format: Literal["text", "json"], quiet: bool, no_table: bool) -> int:
+def command(file: Path, report: Path | None, log_format: Literal["text", "json"], quiet: bool) -> int:
     """Run the pipeline in FILE (default: pipeline.toml) until it has completed, failed or been stopped.
 
     The first SIGINT or SIGTERM drains it in order, a second one ends it at once.
@@ -47,25 +45,24 @@ def command(file: Path, report: Path | None, log_format: Literal["text", "json"]
         check_writable(report)
     bus = Bus()
     run = Run(loaded.pipeline, bus, exclusive=True)
-    observer = observer_for(
-        sys.stderr, log_format=log_format, quiet=quiet, snapshot=run.snapshot, table=False if no_table else None
-    )
+    observer = observer_for(sys.stderr, run.snapshot, log_format=log_format, quiet=quiet)
     bus.subscribe(observer.handle)
     for warning in loaded.warnings:
         bus.emit(Warned(message=str(warning).replace("\n", " ")))
     session = _Session(run, observer)
+    result: RunReport | None = None
     try:
         result = asyncio.run(session.run())
-    except (BugError, MachineError) as error:
+    except RunnerError:
         _report_of_failure(run, report)
-        observer.finish(None)
-        raise error from None
+        raise
     except Exception as error:
         _report_of_failure(run, report)
-        observer.finish(None)
         traceback.print_exc()
-        raise BugError(f"{type(error).__name__}: {error}") from None
-    observer.finish(result)
+        raise BugError(f"{type(error).__name__}: {error}") from error
+    finally:
+        observer.finish(result)
+        observer.sink.close()
     return _write(result, report, session.code(result))
 
 

@@ -15,7 +15,7 @@ from runner.launch.shim.locate import shim_path
 from runner.launch.shim_client import ShimConnection
 from runner.launch.tree import become_subreaper, carries_mark, end_orphans
 
-_ALL_SIGNALS = range(1, signal.NSIG)
+_ALL_SIGNALS = signal.valid_signals()
 _SHIM_SOCKET = 3
 
 
