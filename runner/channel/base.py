@@ -4,8 +4,9 @@ Obligations:
 - Before the first batch, every processor that takes part has asked for its `Writer` or its `Reader`.
 - A batch given to `Writer.publish` is in the channel when the call returns: every reader that has not left gets all
   of its messages, whole, in order (per writer), in its own framing.
-- A channel never refuses for want of room. A writer asks `full` after each batch and, while it is true, reads no more
-  from its program; it is called back when there is room. So a channel holds at most its capacity and one batch a writer.
+- A channel never refuses for want of room. A writer asks `full` after each batch and, while it is true, reads no
+  more from its program; it is called back when there is room. So a channel holds at most its capacity and one batch
+  of each writer.
 - When every writer has ended, readers find `ended` true; what is queued is still theirs.
 - All calls are made on the event loop's thread; callbacks come on it too.
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from runner.events import Exited
-from runner.spec.model import Resume, RestartPolicy
+from runner.spec.model import RestartPolicy, Resume
 from runner.units import format_count, format_duration
 
 EX_TEMPFAIL = 75

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import os
 import re
-import urllib.parse
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,9 @@ async def _tcp(address: str) -> str | None:
 
 
 def _get(url: str, timeout_s: float) -> str | None:
+    import http.client
+    import urllib.parse
+
     parts = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
@@ -33,6 +34,8 @@ def _get(url: str, timeout_s: float) -> str | None:
         path = parts.path or "/"
         connection.request("GET", f"{path}?{parts.query}" if parts.query else path)
         status = connection.getresponse().status
+    except http.client.HTTPException as error:
+        return f"no HTTP answer: {error!r}"
     finally:
         connection.close()
     return None if 200 <= status < 400 else f"HTTP status {status}"
@@ -53,7 +56,7 @@ class Prober:
             return await asyncio.wait_for(self._once(check, timeout_s), timeout_s)
         except TimeoutError:
             return f"no answer within {timeout_s:g}s"
-        except (OSError, ValueError, http.client.HTTPException, RunnerError) as error:
+        except (OSError, ValueError, RunnerError) as error:
             return str(error) or type(error).__name__
 
     async def _once(self, check: Check, timeout_s: float) -> str | None:

@@ -18,6 +18,7 @@ from runner.supervise.attempt import Attempt, RunOutcome
 from runner.supervise.health import Prober
 from runner.supervise.ports import Ports
 from runner.supervise.snapshot import ExitReport, InstanceReport
+from runner.units import format_duration
 
 if TYPE_CHECKING:
     from runner.supervise.processor import ProcessorRun
@@ -146,7 +147,9 @@ class Instance:
                     return
                 self.restarts += 1
                 self._streak += 1
-                self._become(_BACKOFF, decision.cause, outcome.exited)
+                self._become(
+                    _BACKOFF, f"in {format_duration(decision.after_s)}, because: {decision.cause}", outcome.exited
+                )
                 if not await self._backoff(decision.after_s):
                     self._become(_EXITED, "stopped while it waited for its restart")
                     return

@@ -1,0 +1,145 @@
+"""A pipeline as a graph: its order, its shapes, and pictures of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runner.spec import topology
+from runner.spec.model import Channel, Contract, OnFull, Pipeline, Port, Processor
+from runner.spec.topology import Cycle, Diamond, Edge
+from runner.units import format_size
+
+DEFAULT_CAPACITY_BYTES = Channel("default").capacity_bytes
+
+
+def edges(pipeline: Pipeline) -> list[Edge]:
+    """Every way from one processor to another, channel by channel."""
+    return [
+        Edge(writer, channel.name, reader, port.name)
+        for channel in pipeline.channels.values()
+        for writer in channel.writers
+        for reader in channel.readers
+        for port in pipeline.processors[reader].reads
+        if channel.name in port.channels
+    ]
+
+
+def _graph(pipeline: Pipeline) -> dict[str, list[Edge]]:
+    return topology.outgoing(pipeline.processors, edges(pipeline))
+
+
+def sources(pipeline: Pipeline) -> list[str]:
+    """The processors that read nothing, in the order of the file."""
+    return [name for name, processor in pipeline.processors.items() if processor.is_source]
+
+
+def topological_order(pipeline: Pipeline) -> list[str]:
+    """The processors, writers before readers; those on cycles, and what only they feed, are left out."""
+    return topology.in_order(_graph(pipeline))
+
+
+def cycles(pipeline: Pipeline) -> list[Cycle]:
+    """Processors that feed themselves; empty for a pipeline that was loaded."""
+    return topology.cycles(_graph(pipeline))
+
+
+def diamonds(pipeline: Pipeline) -> list[Diamond]:
+    """Ways that part at one processor and meet again at another."""
+    return topology.diamonds(_graph(pipeline))
+
+
+def to_mermaid(pipeline: Pipeline) -> str:
+    """The pipeline as a Mermaid flowchart: processors are boxes, channels are arrows with their names.
+
+    A channel with several writers or readers is a node of its own, so that each channel is drawn once.
+    """
+    lines = ["flowchart LR"]
+    for name, processor in pipeline.processors.items():
+        left, right = _mermaid_shape(processor)
+        lines.append(f'    p_{_mermaid_id(name)}{left}"{_mermaid_text(_node_label(processor))}"{right}')
+    for channel in pipeline.channels.values():
+        label = _mermaid_text(_channel_label(pipeline, channel))
+        if _is_arrow(channel):
+            writer, reader = (f"p_{_mermaid_id(name)}" for name in (channel.writers[0], channel.readers[0]))
+            lines.append(f'    {writer} -->|"{label}"| {reader}')
+            continue
+        hub = f"c_{_mermaid_id(channel.name)}"
+        lines.append(f'    {hub}(["{label}"])')
+        lines += [f"    p_{_mermaid_id(name)} --> {hub}" for name in channel.writers]
+        lines += [f"    {hub} --> p_{_mermaid_id(name)}" for name in channel.readers]
+    return "\n".join(lines) + "\n"
+
+
+def to_dot(pipeline: Pipeline) -> str:
+    """The pipeline as a Graphviz digraph, drawn as `to_mermaid` does."""
+    lines = [f"digraph {_quoted(pipeline.name)} {{", "    rankdir=LR;", "    node [shape=box, style=rounded];"]
+    for name, processor in pipeline.processors.items():
+        shape = ", shape=cds" if processor.is_source else "" if processor.writes else ", shape=cylinder"
+        lines.append(f"    {_quoted('p ' + name)} [label={_quoted(_node_label(processor))}{shape}];")
+    for channel in pipeline.channels.values():
+        label = _quoted(_channel_label(pipeline, channel))
+        if _is_arrow(channel):
+            writer, reader = (_quoted(f"p {name}") for name in (channel.writers[0], channel.readers[0]))
+            lines.append(f"    {writer} -> {reader} [label={label}];")
+            continue
+        hub = _quoted(f"c {channel.name}")
+        lines.append(f"    {hub} [label={label}, shape=oval];")
+        lines += [f"    {_quoted('p ' + name)} -> {hub};" for name in channel.writers]
+        lines += [f"    {hub} -> {_quoted('p ' + name)};" for name in channel.readers]
+    return "\n".join([*lines, "}"]) + "\n"
+
+
+def _is_arrow(channel: Channel) -> bool:
+    return len(channel.writers) == 1 and len(channel.readers) == 1
+
+
+def _node_label(processor: Processor) -> str:
+    """Name, then what is not the default: contract and replicas."""
+    notes = [str(processor.contract)] if processor.contract is not Contract.STREAM else []
+    if processor.replicas > 1:
+        notes.append(f"× {processor.replicas}")  # noqa: RUF001  (the sign people read as "times")
+    return "\n".join([processor.name, " ".join(notes)] if notes else [processor.name])
+
+
+def _channel_label(pipeline: Pipeline, channel: Channel) -> str:
+    """Name, then what is not the default: kind, codec, ports, capacity, and what happens when it is full."""
+    notes = [channel.kind] if channel.kind != "memory" else []
+    ends = [(name, port) for name, port in _ports(pipeline, channel)]
+    codecs = list(dict.fromkeys(port.codec for _, port in ends))
+    if codecs != ["lines"]:
+        notes.append(" to ".join(codecs))
+    notes += [f"{name}: {port.name}" for name, port in ends if port.name not in {"stdin", "stdout"}]
+    if channel.capacity_bytes != DEFAULT_CAPACITY_BYTES:
+        notes.append(format_size(channel.capacity_bytes))
+    if channel.on_full is not OnFull.BLOCK:
+        notes.append(str(channel.on_full))
+    return "\n".join([channel.name, *([", ".join(notes)] if notes else [])])
+
+
+def _ports(pipeline: Pipeline, channel: Channel) -> Iterator[tuple[str, Port]]:
+    """The ports that `channel` joins, writers first."""
+    for names, side in ((channel.writers, "writes"), (channel.readers, "reads")):
+        for name in names:
+            ports: tuple[Port, ...] = getattr(pipeline.processors[name], side)
+            for port in ports:
+                if channel.name in port.channels:
+                    yield name, port
+
+
+def _mermaid_shape(processor: Processor) -> tuple[str, str]:
+    if processor.is_source:
+        return "[/", "/]"
+    return ("[", "]") if processor.writes else ("[(", ")]")
+
+
+def _mermaid_id(name: str) -> str:
+    """Names begin with a prefix and hold letters, digits and `_` only: `end` and `-` mean something to Mermaid."""
+    return name.replace("_", "__").replace("-", "_0")
+
+
+def _mermaid_text(text: str) -> str:
+    return text.replace('"', "#quot;").replace("\n", "<br/>")
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
