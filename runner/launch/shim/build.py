@@ -88,8 +88,12 @@ def _compilers(arch: str) -> list[list[str]]:
 def _c_compilers() -> list[list[str]]:
     if os.environ.get("CONNECTOR_SHIM_COMPILER") == "zig":
         return []
-    named = [shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]]
-    return [command for command in named if command and shutil.which(command[0])]
+    found: dict[tuple[str, ...], list[str]] = {}  # by what they are, as cc is often gcc
+    for command in (shlex.split(os.environ.get("CC", "")), ["cc"], ["gcc"], ["clang"]):
+        program = shutil.which(command[0]) if command else None
+        if program is not None:
+            found.setdefault((os.path.realpath(program), *command[1:]), command)
+    return list(found.values())
 
 
 def _compile(compiler: list[str], arguments: tuple[str, ...], binary: Path, arch: str) -> str | None:
