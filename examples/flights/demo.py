@@ -277,9 +277,10 @@ def main() -> int:
     finally:
         if not options.keep:
             remove_database(files.database)
+    sys.stdout.flush()
     for problem in problems:
         print(f"demo.py: {problem}", file=sys.stderr)
-    if options.keep:
+    if options.keep and files.database.exists():
         say(f"the table is kept in {shown(files.database)}")
     say(f"whole demo: {time.monotonic() - started:.0f} s")
     return 1 if problems else 0
