@@ -99,6 +99,27 @@ def test_cutting_stays_exact_where_messages_are_uneven(lengths: tuple[int, int, 
         assert LINES.locate(batch, head.size_bytes - 1)[0] == count - 1
 
 
+@pytest.mark.parametrize("view", [False, True])
+@pytest.mark.parametrize("spread", [1, 40, 300])
+def test_every_message_of_a_batch_is_found(spread: int, view: bool) -> None:
+    framed = [b"x" * (index * index % spread) + b"\n" for index in range(1500)]
+    data = b"".join(framed)
+    batch = Batch((memoryview(data) if view else data,), len(framed), len(data))
+    end = 0
+    for index, each in enumerate(framed):
+        assert LINES.locate(batch, end) == (index, end)
+        head, _ = LINES.skip(batch, index)
+        assert (head.count, head.size_bytes) == (index, end)
+        end += len(each)
+
+
+@pytest.mark.parametrize("behind", [*range(4090, 4100), *range(12280, 12292), 60_000])
+def test_the_last_delimiter_is_found_however_far_back(behind: int) -> None:
+    data = b"first\n" + b"x" * behind + b"\n"
+    batch = Batch((memoryview(data),), 2, len(data))
+    assert LINES.locate(batch, len(data) - 1) == (1, 6)
+
+
 def test_the_error_shows_where_a_long_message_begins() -> None:
     decoder = LINES.decoder(50)
     decoder.feed(b"good\nthe \x1b[31mred ")
