@@ -4,8 +4,6 @@ These structs give the JSON Schema (`runner.spec.schema`) and drive the walk tha
 (`runner.spec.walk`). What the values mean once they are put together is `runner.spec.model`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from runner.errors import Problem
 from runner.spec.scanner import Path, Positions
@@ -14,13 +15,12 @@ from runner.spec.scanner import Path, Positions
 At = Literal["key", "value"]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """One document as it was read: its name as people know it (None: built in Python), its data, its places."""
 
     name: str | None
     data: dict[str, Any]
-    positions: Positions = field(default_factory=dict)
+    positions: Positions = {}
 
     def place(self, path: Path, at: At) -> tuple[int | None, int | None]:
         """Line and column of `path`, or of the nearest table around it that was written."""
@@ -71,8 +71,7 @@ class Findings:
         return tuple(problem for _, problem in ordered)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """One table: problems of its keys are noted where the key was written.
 
     For a processor with `use`, `inherited` holds the paths that come from `template`, its processor.toml.

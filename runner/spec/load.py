@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from runner.errors import Problem, SpecError
 from runner.spec.document import PipelineDocument, ProcessorDocument
@@ -22,8 +23,7 @@ from runner.spec.wiring import wire
 from runner.units import parse_duration
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedPipeline:
+class LoadedPipeline(Struct, frozen=True):
     """A valid pipeline and what was noticed about it."""
 
     pipeline: Pipeline

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
 from runner.spec import model, scanner
 from runner.spec.command import located, with_params, words_of
@@ -34,8 +33,7 @@ from runner.units import parse_duration
 _WAYS = ("command", "image", "use")
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(Struct, frozen=True):
     """What the processors of one pipeline share: its folder, its environment, its templates, and the findings."""
 
     source: Source
@@ -46,8 +44,7 @@ class Surroundings:
     findings: Findings
 
 
-@dataclass(frozen=True, slots=True)
-class Resolved:
+class Resolved(Struct, frozen=True):
     """A processor of the model beside its table, for the checks that look at several of them.
 
     `written` holds the keys as they were written (the template's included), `declared` the ports that a processor.toml

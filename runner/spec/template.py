@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from runner.errors import SpecError
 from runner.spec import scanner
@@ -25,17 +25,16 @@ _OWN_KEYS = frozenset({"name", "version", "description", "image", "params", "rea
 _MERGED_TABLES = frozenset({"env", "secrets", "resources", "stop", "in_flight", "restart"})
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """A processor.toml that was read and checked. `keys` are the defaults it gives to processor keys."""
 
     source: Source
     folder: Path
     walked: Walked
     keys: dict[str, Any]
-    params: dict[str, ParamDocument] = field(default_factory=dict)
-    defaults: dict[str, object] = field(default_factory=dict)
-    ports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    params: dict[str, ParamDocument] = {}
+    defaults: dict[str, object] = {}
+    ports: dict[str, dict[str, Any]] = {}
 
     @property
     def codecs(self) -> dict[tuple[str, str], str]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
+class Edge(Struct, frozen=True):
     """`writer` writes `channel`, and `reader` reads it on `port`."""
 
     writer: str
@@ -16,16 +16,14 @@ class Edge:
     port: str = "stdin"
 
 
-@dataclass(frozen=True, slots=True)
-class Cycle:
+class Cycle(Struct, frozen=True):
     """Processors that feed themselves: `processors[i]` writes `channels[i]`, which the next one reads."""
 
     processors: tuple[str, ...]
     channels: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Diamond:
+class Diamond(Struct, frozen=True):
     """What `writer` writes takes ways that share no processor, and `reader` is where they meet again."""
 
     writer: str

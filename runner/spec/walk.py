@@ -7,11 +7,10 @@ msgspec itself stops at the first error. This walk is driven by `msgspec.inspect
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, cast
 
-from msgspec import inspect
+from msgspec import Struct, inspect
 
 from runner.spec.findings import Findings, Source, listed, show
 from runner.spec.interpolate import Interpolated
@@ -33,15 +32,14 @@ from runner.spec.values import Extra
 from runner.spec.words import meant, nearest
 
 
-@dataclass(frozen=True, slots=True)
-class Walked:
+class Walked(Struct, frozen=True):
     """What is good of a document, and the paths of what is not.
 
     `spoiled` has the path of each key or element that was left out of `data`, unknown keys included.
     """
 
     data: dict[str, Any]
-    spoiled: frozenset[Path] = field(default_factory=frozenset)
+    spoiled: frozenset[Path] = frozenset()
 
     def is_spoiled(self, *path: str | int) -> bool:
         """Whether something at `path` or inside of it was left out."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from runner.spec import scanner
 from runner.spec.command import similar
@@ -19,8 +19,7 @@ from runner.spec.topology import Edge, cycles, diamonds, outgoing
 from runner.spec.values import size_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Struct, frozen=True):
     """One end of a channel: a port of a processor, on its side "writes" or "reads"."""
 
     resolved: Resolved
@@ -37,12 +36,11 @@ class End:
         return self.resolved.processor.name
 
 
-@dataclass(slots=True)
-class Ends:
+class Ends(Struct):
     """All ends of one channel, in the order of the file."""
 
-    writers: list[End] = field(default_factory=list)
-    readers: list[End] = field(default_factory=list)
+    writers: list[End] = []
+    readers: list[End] = []
 
 
 def wire(

@@ -1,0 +1,80 @@
+"""`connector check`: is this pipeline file good, and will its programs be found?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from runner.errors import Problem
+    from runner.spec.load import LoadedPipeline
+
+
+@click.command("check")
+@click.argument("file", default="pipeline.toml", type=click.Path())
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to say it."
+)
+def command(file: str, form: str) -> None:
+    """Check the pipeline FILE and tell every problem at once.
+
+    Exits with 2 when there is an error; warnings alone leave 0.
+    """
+    from runner.errors import EXIT_COMPLETED, EXIT_USAGE, SpecError
+    from runner.spec.load import load_file
+
+    loaded: LoadedPipeline | None = None
+    try:
+        loaded = load_file(file)
+        problems = loaded.warnings
+    except SpecError as error:
+        problems = error.problems
+    if form == "json":
+        click.echo(_as_json(file, loaded, problems))
+    else:
+        for problem in problems:
+            click.echo(printable(str(problem)), err=True)
+        click.echo(_summary(file, loaded, problems), err=loaded is None)
+    click.get_current_context().exit(EXIT_USAGE if loaded is None else EXIT_COMPLETED)
+
+
+def _summary(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, ...]) -> str:
+    from runner.units import format_count
+
+    errors = sum(problem.severity == "error" for problem in problems)
+    noticed = [format_count(errors, "error")] if errors else []
+    if len(problems) > errors:
+        noticed.append(format_count(len(problems) - errors, "warning"))
+    if loaded is None:
+        return printable(f"{file}: {' and '.join(noticed)}")
+    pipeline = loaded.pipeline
+    checked = ", ".join(
+        (format_count(len(pipeline.processors), "processor"), format_count(len(pipeline.channels), "channel"))
+    )
+    after = f", {' and '.join(noticed)}" if noticed else ""
+    return printable(
+        f"{file}: pipeline {pipeline.name} is good: {checked}; keys, values, channels, folders and programs checked{after}"
+    )
+
+
+def _as_json(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, ...]) -> str:
+    import dataclasses
+    import json
+
+    answer = {
+        "file": file,
+        "ok": loaded is not None,
+        "pipeline": None if loaded is None else loaded.pipeline.name,
+        "processors": None if loaded is None else list(loaded.pipeline.processors),
+        "channels": None if loaded is None else list(loaded.pipeline.channels),
+        "problems": [dataclasses.asdict(problem) for problem in problems],
+    }
+    return json.dumps(answer, indent=2)
+
+
+def printable(text: str) -> str:
+    """`text` as a terminal may get it: control characters but newlines are shown, not obeyed."""
+    return "".join(
+        each if each == "\n" or each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
