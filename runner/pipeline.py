@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import Problem
 from runner.spec import model
 from runner.spec.load import LoadedPipeline, load_document, load_file
+
+if TYPE_CHECKING:
+    from runner.events import Event
+    from runner.supervise.snapshot import RunReport
 
 
 class Pipeline:
@@ -50,5 +54,25 @@ class Pipeline:
     def warnings(self) -> tuple[Problem, ...]:
         """What was noticed and is no error."""
         return self._loaded.warnings
+
+    def run(self, *, on_event: Callable[[Event], None] | None = None) -> RunReport:
+        """Run it to its end, in an event loop of its own; see `execute`."""
+        import asyncio
+
+        return asyncio.run(self.execute(on_event=on_event))
+
+    async def execute(self, *, on_event: Callable[[Event], None] | None = None) -> RunReport:
+        """Run it to its end inside of a running event loop; cancel to end it at once.
+
+        `on_event` is called with every event, on the loop's thread, and must neither block nor raise. Only processes of
+        this run are ever touched. Raises MachineError where this machine cannot do what is asked.
+        """
+        from runner.events import Bus
+        from runner.supervise.run import Run
+
+        bus = Bus()
+        if on_event is not None:
+            bus.subscribe(on_event)
+        return await Run(self.spec, bus).execute()
 
     _loaded: LoadedPipeline

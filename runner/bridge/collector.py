@@ -58,8 +58,8 @@ class Collector:
         self._begun = False
 
     def begin(self) -> None:
-        """Read from now on."""
-        if not self._begun:
+        """Read from now on; may be called again."""
+        if not self._begun and self._descriptor >= 0:
             self._begun = True
             self._loop.add_reader(self._descriptor, self._readable)
 
@@ -154,18 +154,13 @@ class Collector:
         The pipe ends by itself then, as soon as its readers have room. Somebody outside of the tree may have been given
         its other end: when nothing comes any more it counts as ended.
         """
-        self.begin_if_not()
+        self.begin()
         while not self.ended.is_set():
             try:
                 await asyncio.wait_for(self.ended.wait(), _HELD_ELSEWHERE_S)
             except TimeoutError:
                 if not self.paused and not self.waiting_bytes:
                     self.close()
-
-    def begin_if_not(self) -> None:
-        """Read what a program wrote that died before it was ready."""
-        if self._descriptor >= 0:
-            self.begin()
 
     def finish(self, *, clean: bool) -> None:
         """The run is over, with exit 0 if `clean`: deliver what is a last message.

@@ -238,9 +238,9 @@ class StreamFeeder(Feeder):
         held: list[tuple[object, int]] = [(piece.reader, piece.batch.count) for piece in self._held]
         return held + [(reader, self._consumed.get(id(reader), 0)) for reader in self.inlet.readers]
 
-    def consumed(self, reader: object) -> int:
-        """Whole messages of `reader` that this run has read; final after `settle`."""
-        return self._consumed.get(id(reader), 0)
+    def hand_in(self, reader: object) -> int:
+        """After `settle`: whole messages of `reader` that this run has read; asked once, for the account."""
+        return self._consumed.pop(id(reader), 0)
 
     def _account(self, unread: int) -> InputLeft:
         read = self.written_bytes - min(unread, self.written_bytes)

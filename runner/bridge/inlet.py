@@ -134,13 +134,15 @@ class Inlet:
         return None
 
     def give_back(self, pieces: Sequence[Piece]) -> None:
-        """Put unread messages in front again, in their order; the call wakes nobody."""
+        """Put unread messages in front again, in their order; a live replica gets them first."""
         for piece in reversed(pieces):
             self.handed -= piece.batch.count
             if piece.reader.left:
                 piece.reader.account.unread += piece.batch.count
             else:
                 self._returned.appendleft(piece)
+        if pieces:
+            self.wake()
 
     def returned_messages(self, reader: Reader) -> int:
         """Messages of `reader` that a death gave back and that wait for a live replica."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,9 +43,18 @@ class RunOutcome:
 
 
 class Attempt:
-    """See the module. `started` and `ready` are called when that happens."""
+    """See the module. `on_ready` is called when messages begin to flow."""
 
-    def __init__(self, spec: Processor, ports: Ports, handle: Handle, request: LaunchRequest, prober: Prober) -> None:
+    def __init__(
+        self,
+        spec: Processor,
+        ports: Ports,
+        handle: Handle,
+        request: LaunchRequest,
+        *,
+        prober: Prober,
+        on_ready: Callable[[], None],
+    ) -> None:
         self.pid: int | None = None
         self.ready = False
         self.asked = False
@@ -54,6 +64,7 @@ class Attempt:
         self._handle = handle
         self._request = request
         self._prober = prober
+        self._on_ready = on_ready
         self._loop = asyncio.get_running_loop()
         self._broken: asyncio.Future[tuple[str, bool]] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -105,7 +116,7 @@ class Attempt:
         """Whether all inputs that we feed have been given their end."""
         return all(feeder.input_closed or feeder.refused for feeder in self.ports.feeders)
 
-    async def run(self, on_started: asyncio.Event, on_ready: asyncio.Event) -> RunOutcome:
+    async def run(self) -> RunOutcome:
         """Run the program once, to its settled end."""
         try:
             self.pid = await self._handle.start(self._request)
@@ -115,19 +126,19 @@ class Attempt:
             lasting = isinstance(error, LaunchError) and not isinstance(error, ShimLostError)
             return RunOutcome(None, why=str(error), final=lasting, asked=self.asked)
         self.ports.handed_over()
-        on_started.set()
         if self.asked:
             self._handle.signal(self._spec.stop.signal_number)
         try:
             async with asyncio.TaskGroup() as group:
-                health = group.create_task(self._health(on_ready))
+                health = group.create_task(self._health())
                 exited = await self._until_exit(group)
                 health.cancel()
             return await self._settle(exited)
         finally:
             self._cancel_timer()
+            self.ports.abandon()  # nothing is left of them, unless the run itself is broken off
 
-    async def _health(self, on_ready: asyncio.Event) -> None:
+    async def _health(self) -> None:
         check = self._spec.ready
         if check is not None:
             why = await until_ready(check, self._prober, self._watch)
@@ -136,9 +147,9 @@ class Attempt:
                 return
         self.ready = True
         self._ready_at_s = self._loop.time()
-        on_ready.set()
+        self._on_ready()
         for collector in self.ports.collectors:
-            collector.begin_if_not()
+            collector.begin()
         for feeder in self.ports.feeders:
             feeder.begin()
         if self._spec.live is not None:
@@ -187,7 +198,7 @@ class Attempt:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
                 for collector in self.ports.collectors:
-                    collector.begin_if_not()
+                    collector.begin()
                     await collector.ended.wait()
 
     async def _logs_end(self) -> None:
@@ -202,9 +213,9 @@ class Attempt:
         """What a `stream` port has read is acknowledged by exit 0, else indeterminate."""
         for reader in feeder.inlet.readers:
             if exited.ok:
-                reader.account.acknowledged += feeder.consumed(reader)
+                reader.account.acknowledged += feeder.hand_in(reader)
             else:
-                reader.account.indeterminate += feeder.consumed(reader)
+                reader.account.indeterminate += feeder.hand_in(reader)
 
     def _contract_broken(self, exited: Exited, lefts: list[InputLeft]) -> str | None:
         """What a one-to-one program that exited with 0 did wrong; None when it kept its contract."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -135,7 +136,7 @@ class Instance:
     async def live(self, handle: Handle) -> None:
         """Run the program until it has ended for good; tells its processor how."""
         try:
-            while True:
+            while not self._ended_early.is_set():
                 self._number += 1
                 self._become(_STARTING, "starting" if self._number == 1 else f"restart {self._number - 1}")
                 outcome = await self._run_once(handle)
@@ -150,9 +151,8 @@ class Instance:
                 self._become(
                     _BACKOFF, f"in {format_duration(decision.after_s)}, because: {decision.cause}", outcome.exited
                 )
-                if not await self._backoff(decision.after_s):
-                    self._become(_EXITED, "stopped while it waited for its restart")
-                    return
+                await self._backoff(decision.after_s)
+            self._become(_EXITED, "stopped before it was started" + (" again" if self._number else ""))
         finally:
             await handle.close()
 
@@ -175,28 +175,27 @@ class Instance:
             ports=ports.theirs,
             limits=rlimits(spec.resources),
         )
-        attempt = Attempt(spec, ports, handle, request, Prober(processor.launcher, spec.name, self.replica, request))
+        prober = Prober(processor.launcher, spec.name, self.replica, request)
+        attempt = Attempt(spec, ports, handle, request, prober=prober, on_ready=self._ready)
         self.attempt = attempt
         self.log.watcher = attempt.line_watch
         if processor.killed:
             attempt.kill()
         elif processor.stopping and processor.is_source:
             attempt.ask_to_end()
-        started, ready = asyncio.Event(), asyncio.Event()
-        watching = asyncio.ensure_future(self._announce_ready(attempt, ready))
         try:
-            return await attempt.run(started, ready)
+            return await attempt.run()
         finally:
-            watching.cancel()
             self.attempt = None
             self.waiting = None
-            for port, count in ((item.port, item.delivered) for item in ports.collectors):
-                self._delivered[port] = self._delivered.get(port, 0) + count
+            for collector in ports.collectors:
+                self._delivered[collector.port] = self._delivered.get(collector.port, 0) + collector.delivered
 
-    async def _announce_ready(self, attempt: Attempt, ready: asyncio.Event) -> None:
-        await ready.wait()
+    def _ready(self) -> None:
+        """Messages begin to flow."""
         self.log.watcher = None
-        if self.state is _STARTING:
+        attempt = self.attempt
+        if attempt is not None and self.state is _STARTING:
             said = "" if self._spec.ready is None else ", ready"
             self._become(_RUNNING, f"running as process {attempt.pid}{said}")
             self.input_may_have_ended()
@@ -235,7 +234,7 @@ class Instance:
         death = Death(outcome.exited, outcome.why, asked=asked, left=outcome.left)
         if outcome.ready_s >= spec.restart.reset_after_s:
             self._streak = 0
-        if processor.readers_left:
+        if processor.readers_left or processor.pipe_readers_left:
             return Decision(Next.ENDED, f"readers left ({death.sentence})"), death
         if asked:
             return Decision(Next.ENDED, f"stopped ({death.sentence})"), death
@@ -257,17 +256,11 @@ class Instance:
             return Decision(Next.ENDED, f"{death.sentence}, all input read"), death
         return decision, death
 
-    async def _backoff(self, after_s: float) -> bool:
-        """Wait for the restart; False when it is not to come."""
-        if self._ended_early.is_set():
-            return False
-        if after_s <= 0:
-            return True
-        try:
-            await asyncio.wait_for(self._ended_early.wait(), after_s)
-        except TimeoutError:
-            return True
-        return False
+    async def _backoff(self, after_s: float) -> None:
+        """Wait for the restart, or until it is not to come."""
+        if after_s > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ended_early.wait(), after_s)
 
     def _record(self, outcome: RunOutcome, cause: str) -> None:
         exited = outcome.exited or Exited(None, None)

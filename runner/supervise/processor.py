@@ -125,6 +125,12 @@ class ProcessorRun:
         for instance in self.replicas:
             instance.close_outputs()
 
+    @property
+    def pipe_readers_left(self) -> bool:
+        """Whether everything it writes went into pipes whose readers have ended well: it got SIGPIPE, as in a shell."""
+        readers = self.pipe_readers
+        return bool(readers) and not self.shared.outlets and all(item.done and item.failed is None for item in readers)
+
     # -- what observers and the ledger ask
 
     def feeders(self) -> list[Feeder]:

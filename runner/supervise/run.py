@@ -7,7 +7,9 @@ import contextlib
 import resource
 import secrets
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 from runner.bridge.inlet import Inlet
 from runner.bridge.outlet import Outlet
@@ -191,15 +193,17 @@ class Run:
             self._clock,
             self._fail,
         )
-        try:
-            async with asyncio.TaskGroup() as group:
-                watching = group.create_task(monitor.watch())
-                async with asyncio.TaskGroup() as living:
-                    for processor in self.processors.values():
-                        living.create_task(processor.live())
-                watching.cancel()
-        except BaseExceptionGroup as group_error:
-            raise _first(group_error) from group_error
+        with _callback_errors() as broken:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    helpers = [group.create_task(monitor.watch()), group.create_task(_raise_from(broken))]
+                    async with asyncio.TaskGroup() as living:
+                        for processor in self.processors.values():
+                            living.create_task(processor.live())
+                    for helper in helpers:
+                        helper.cancel()
+            except BaseExceptionGroup as group_error:
+                raise _first(group_error) from group_error
 
     def _fail(self, cause: str) -> None:
         if not self._failed and self.stopping is None:
@@ -266,6 +270,36 @@ class Run:
             for reader in channel.readers
         }
         return ChannelReport(channel.kind, channel.written, channel.refused, readers)
+
+
+@contextlib.contextmanager
+def _callback_errors() -> Iterator[asyncio.Future[None]]:
+    """A future that fails with the first error that a callback of the event loop raises."""
+    loop = asyncio.get_running_loop()
+    broken: asyncio.Future[None] = loop.create_future()
+    before = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if error is not None and not broken.done():
+            broken.set_exception(error)
+        elif before is not None:
+            before(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    loop.set_exception_handler(handle)
+    try:
+        yield broken
+    finally:
+        loop.set_exception_handler(before)
+        broken.cancel()
+        if not broken.cancelled():
+            broken.exception()  # somebody has seen it
+
+
+async def _raise_from(broken: asyncio.Future[None]) -> None:
+    await broken
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
