@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from runner.spec import model, scanner
 from runner.spec.command import located, with_params, words_of
-from runner.spec.document import InFlightDocument, ProcessorDocument, ResourcesDocument, StopDocument
+from runner.spec.document import (
+    InFlightDocument,
+    LiveDocument,
+    ProcessorDocument,
+    ReadyDocument,
+    ResourcesDocument,
+    StopDocument,
+)
 from runner.spec.findings import Findings, Scope, Source, listed
 from runner.spec.params import given_params
 from runner.spec.ports import Codecs, ports
@@ -112,10 +119,6 @@ class _Resolver:
         check_backoff(self._scope, restart)
         if not reads and document.resume == "none" and "restart" not in self._written:
             restart = model.RestartPolicy("never", restart.backoff, restart.limit, restart.reset_after_s)
-        ready, live = (
-            None if checked is UNSET else probe(self._scope, name, checked, self._folder_of, command)
-            for name, checked in (("ready", document.ready), ("live", document.live))
-        )
         processor = model.Processor(
             name=self._name,
             command=words or (self._name,),
@@ -132,8 +135,8 @@ class _Resolver:
             guard=guard_of(self._scope, document.guard),
             restart=restart,
             stop=stop_policy(document.stop if document.stop is not UNSET else StopDocument()),
-            ready=ready,
-            live=live,
+            ready=self._probe("ready", document.ready, command),
+            live=self._probe("live", document.live, command),
             stall_s=parse_duration(document.stall) if isinstance(document.stall, str) else None,
             continue_on_error=document.continue_on_error,
             resources=self._resources(),
@@ -144,6 +147,19 @@ class _Resolver:
         )
         declared = self._template.ports if self._template is not None else {}
         return Resolved(processor, self._scope, self._written, declared)
+
+    def _probe(
+        self,
+        name: str,
+        document: ReadyDocument | LiveDocument | UnsetType,
+        command: Callable[[scanner.Path, str | list[str]], tuple[str, ...] | None],
+    ) -> model.Check | None:
+        """`ready` or `live`; None where it was not written, or has errors (that the walk may have told already)."""
+        template = self._template
+        told = self._around.walked.is_spoiled("processors", self._name, name)
+        if document is UNSET or told or (template is not None and template.walked.is_spoiled(name)):
+            return None
+        return probe(self._scope, name, document, self._folder_of, command)
 
     def _check_way(self) -> None:
         """Exactly one of command, image and use."""

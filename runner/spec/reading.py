@@ -51,7 +51,9 @@ def parse_source(text: str, name: str) -> Source:
             message = message[: found.start()]
             if found[1]:
                 line, column = int(found[1]), int(found[2])
-        raise _failed(name, f"no valid TOML: {message[:1].lower()}{message[1:]}", line, column) from None
+        said = f"no valid TOML: {message[:1].lower()}{message[1:]}"
+        twice = "a table, and a key in its table, stands once" if "annot" in message or "uplicate" in message else None
+        raise _failed(name, said, line, column, twice) from None
     except RecursionError:
         raise _failed(name, "is nested too deeply", 1, 1) from None
     except ValueError as error:
@@ -79,5 +81,7 @@ def _end_of(text: str) -> tuple[int, int]:
     return text.count("\n") + 1, len(text) - text.rfind("\n")
 
 
-def _failed(name: str, message: str, line: int | None = None, column: int | None = None) -> SpecError:
-    return SpecError((Problem("error", message, "", file=name, line=line, column=column),))
+def _failed(
+    name: str, message: str, line: int | None = None, column: int | None = None, remedy: str | None = None
+) -> SpecError:
+    return SpecError((Problem("error", message, "", remedy, name, line, column),))

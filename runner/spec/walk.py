@@ -105,6 +105,7 @@ class _Walker:
         """A table with known keys."""
         fields = {each.encode_name: each for each in kind.fields}
         good = {}
+        hints = ""
         for key, inner in value.items():
             if key in fields:
                 checked = self.value(inner, fields[key].type, (*path, key))
@@ -113,16 +114,15 @@ class _Walker:
             else:
                 known = [name for name, each in fields.items() if "later" not in unwrap(each.type)[1]]
                 hint = meant(key, fields)
+                hints += hint or ""
                 self._refuse(
                     (*path, key), f'unknown key "{key}"', hint or f"known here: {listed(known, 'and')}", at="key"
                 )
         whole = True
         for name, each in fields.items():
-            if each.required and name not in value:
+            if each.required and name not in value and f'"{name}"' not in hints:
                 self._findings.add("error", self._source, path, f'the key "{name}" is missing', remedy=what_for(each))
-                whole = False
-            elif each.required and name not in good:
-                whole = False
+            whole = whole and (name in good or not each.required)
         if whole or outermost:
             return good
         self.spoiled.add(path)

@@ -179,10 +179,10 @@ _COUNTED = 'use kind = "memory"'
 def _check_shape(processors: Mapping[str, Resolved], ends: Mapping[str, Ends]) -> None:
     """Cycles are refused, diamonds get a warning."""
     edges = [
-        Edge(writer.name, channel, reader.name, reader.port.name)
+        Edge(writer.name, channel, reader, port)
         for channel, here in ends.items()
         for writer in here.writers
-        for reader in here.readers
+        for reader, port in {end.name: end.port.name for end in here.readers}.items()
     ]
     graph = outgoing(processors, edges)
     found = cycles(graph)
@@ -202,8 +202,8 @@ def _check_shape(processors: Mapping[str, Resolved], ends: Mapping[str, Ends]) -
     for diamond in diamonds(graph):
         processors[diamond.writer].scope.warning(
             ("writes",),
-            f"what {diamond.writer} writes takes several ways that meet again in {diamond.reader}: a full channel on one "
-            "can make the other wait",
+            f"what {diamond.writer} writes takes several ways that meet again in {diamond.reader}: "
+            "a full channel on one can make the other wait",
             "a ring of waits without progress ends the run with its cause; larger capacities make it less likely",
             at="key",
         )

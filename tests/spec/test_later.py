@@ -1,0 +1,61 @@
+"""What a later version brings is refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.spec.marked import HEAD, READER, Case, case, channel, check_case, middle, parametrized, writer
+
+LATER = [
+    case(
+        "image",
+        HEAD + '[processors.a]\n¶image = "x:1"\nwrites = "x"\n' + READER,
+        "not supported yet / give its program as command",
+    ),
+    case("entrypoint", writer('¶entrypoint = ["x"]'), "not supported yet"),
+    case("untrusted", writer('trust = ¶"untrusted"'), 'not supported yet: "untrusted"'),
+    case("network", writer('network = ¶"none"'), 'not supported yet: "none" / "host" works now'),
+    case("mounts", writer('¶mounts = ["data"]'), "not supported yet"),
+    case("batch", middle('contract = ¶"batch"'), 'not supported yet: "batch" / "stream" and "one-to-one" work now'),
+    case("acknowledged", middle('contract = ¶"acknowledged"'), "not supported yet"),
+    case("poison", middle("¶poison = { after = 3 }"), "not supported yet"),
+    case("zeromq", middle('bridge = ¶"zeromq"'), "not supported yet"),
+    case("disk", middle('resources = { ¶disk = "1MiB" }'), "resources.disk: not supported yet"),
+    case("runner", middle('¶runner = "edge"'), "not supported yet"),
+    case("runners", writer("") + '[¶runners.edge]\nhost = "10.0.0.7"\n', "not supported yet"),
+    *[
+        case(
+            f"kind {kind}",
+            channel(f'kind = ¶"{kind}"'),
+            f'not supported yet: "{kind}" / channels of kind "memory" and "pipe"',
+        )
+        for kind in ("durable", "file", "tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
+    ],
+    *[
+        case(f"durability {each}", channel(f'durability = ¶"{each}"'), "not supported yet")
+        for each in ("process", "disk")
+    ],
+    *[
+        case(f"channel {key}", channel(f"¶{key} = {value}"), f"channels.x.{key}: not supported yet")
+        for key, value in {
+            "schema": '"s.json"',
+            "listen": '"reader"',
+            "peer": '"plain"',
+            "address": '"a:1"',
+            "url": '"u"',
+            "path": '"p"',
+            "subject": '"s"',
+            "topic": '"t"',
+            "stream": '"s"',
+            "group": '"g"',
+            "tls": "{}",
+            "keys": '"k"',
+            "insecure": "true",
+        }.items()
+    ],
+]
+
+
+@parametrized(LATER)
+def test_what_comes_later_is_refused_by_name(each: Case, tmp_path: Path) -> None:
+    check_case(each, tmp_path, "error")
