@@ -34,11 +34,11 @@ class Source(Struct, frozen=True):
 
 
 class Findings:
-    """All problems found so far."""
+    """All problems found so far; those of the document called `main` come first."""
 
-    def __init__(self) -> None:
+    def __init__(self, main: str | None) -> None:
         self._found: list[tuple[int, Problem]] = []
-        self._sources: dict[str | None, int] = {}
+        self._sources: dict[str | None, int] = {main: 0}
 
     @property
     def failed(self) -> bool:

@@ -62,7 +62,7 @@ def load_document(
 
 def _load(source: Source, file: Path | None, shown_folder: Path, env: Mapping[str, str] | None) -> LoadedPipeline:
     env = os.environ if env is None else env
-    findings = Findings()
+    findings = Findings(source.name)
     folder = shown_folder.absolute()
     data, failed = interpolate(source, env, findings)
     walked = walk(source, data, PipelineDocument, findings, skip=failed)

@@ -73,6 +73,7 @@ def _unjoined(resolved: Resolved) -> list[tuple[str, str]]:
     return [
         (port, side)
         for side, ports in resolved.declared.items()
+        if joined[side] <= {*ports, "stderr"}
         for port in ports
         if port not in joined[side] and port not in {"stdin", "stdout", "stderr"}
     ]

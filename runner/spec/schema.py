@@ -60,19 +60,19 @@ def _with_names(node: Any) -> Any:
     return [_with_names(inner) for inner in node] if isinstance(node, list) else node
 
 
-def _open_for_environment(node: Any) -> Any:
+def _open_for_environment(node: dict[str, Any]) -> dict[str, Any]:
     """Let `${NAME}` stand wherever a value is expected."""
-    if isinstance(node, list):
-        return [_open_for_environment(inner) for inner in node]
-    if not isinstance(node, dict):
-        return node
-    opened = {
-        key: inner if key in {"propertyNames", "default", "examples", "enum"} else _open_for_environment(inner)
-        for key, inner in node.items()
-    }
-    if "pattern" in opened and opened.get("type") == "string":
-        opened["pattern"] = f"({opened['pattern']})|{_PUT_IN}"
-    elif "enum" in opened or opened.get("type") in {"integer", "number", "boolean"}:
-        about = {key: opened.pop(key) for key in ("title", "description", "default", "examples") if key in opened}
+    opened = dict(node)
+    for key in ("items", "additionalProperties"):
+        if isinstance(node.get(key), dict):
+            opened[key] = _open_for_environment(node[key])
+    if "anyOf" in node:
+        opened["anyOf"] = [_open_for_environment(inner) for inner in node["anyOf"]]
+    if "properties" in node:
+        opened["properties"] = {key: _open_for_environment(inner) for key, inner in node["properties"].items()}
+    if node.get("type") == "string" and "pattern" in node:
+        opened["pattern"] = f"({node['pattern']})|{_PUT_IN}"
+    elif "enum" in node or node.get("type") in {"integer", "number", "boolean"}:
+        about: dict[str, Any] = {key: opened.pop(key) for key in ("title", "description", "default", "examples") if key in opened}
         return {**about, "anyOf": [opened, {"type": "string", "pattern": _PUT_IN}]}
     return opened

@@ -113,15 +113,17 @@ class _Walker:
                     good[key] = checked
             else:
                 known = [name for name, each in fields.items() if "later" not in unwrap(each.type)[1]]
+                others = (
+                    f"known here: {listed(known, 'and')}" if len(known) <= 8 else '"connector schema" lists the keys'
+                )
                 hint = meant(key, fields)
                 hints += hint or ""
-                self._refuse(
-                    (*path, key), f'unknown key "{key}"', hint or f"known here: {listed(known, 'and')}", at="key"
-                )
+                self._refuse((*path, key), f'unknown key "{key}"', hint or others, at="key")
         whole = True
         for name, each in fields.items():
             if each.required and name not in value and f'"{name}"' not in hints:
-                self._findings.add("error", self._source, path, f'the key "{name}" is missing', remedy=what_for(each))
+                message = f'the key "{name}" is missing'
+                self._findings.add("error", self._source, path, message, remedy=what_for(each), at="key")
             whole = whole and (name in good or not each.required)
         if whole or outermost:
             return good
@@ -142,6 +144,9 @@ class _Walker:
             checked = self.value(inner, kind.value_type, (*path, key))
             if checked is not _BAD:
                 good[key] = checked
+        if len(good) < (kind.min_length or 0):
+            self.spoiled.add(path)
+            return _BAD
         return good
 
     def _list(self, value: list[Any], kind: inspect.ListType, path: Path) -> Any:

@@ -88,14 +88,18 @@ def meant(word: str, known: Collection[str]) -> str | None:
         return "write " + " or ".join(f'"{key}"' for key in elsewhere)
     if plain in NOT_NEEDED:
         return NOT_NEEDED[plain]
+    if plain in KEYS_ELSEWHERE:
+        return None
     close = nearest(word, known)
+    if close is None and (foreign := nearest(plain, KEYS_ELSEWHERE, cutoff=0.8)):
+        return meant(foreign, known)
     return f'did you mean "{close}"?' if close is not None else None
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
     """The one of `known` that `word` most likely misspells; None when none is near."""
     from difflib import get_close_matches
 
     plain = {candidate.lower().replace("-", "_"): candidate for candidate in known}
-    matches = get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=0.6)
+    matches = get_close_matches(word.lower().replace("-", "_"), plain, n=1, cutoff=cutoff)
     return plain[matches[0]] if matches else None

@@ -19,7 +19,7 @@ GRAMMAR = [
         "unknown top key", writer("", head=HEAD + "¶drian = 1\n"), 'drian: unknown key "drian" / did you mean "drain"?'
     ),
     case("services", HEAD + '[¶services.a]\ncommand = ["cat"]\n', 'unknown key "services" / write "processors"'),
-    case("nothing near", writer("¶zzz = 1"), 'unknown key "zzz" / known here: command'),
+    case("nothing near", writer("¶zzz = 1"), 'unknown key "zzz" / "connector schema" lists the keys'),
     case("drain", writer("", head=HEAD + 'drain = ¶"30"\n'), '"30" is not a duration'),
     case("drain type", writer("", head=HEAD + "drain = ¶30\n"), 'expected a string, found 30 / put it in quotes: "30"'),
     case("environment", writer("¶environment = { A = 'b' }"), 'write "env"'),
@@ -69,7 +69,7 @@ GRAMMAR = [
     case("max_message", middle('max_message = ¶"16 MB"'), 'write "16MiB"'),
     case("max_message zero", middle('max_message = ¶"0MiB"'), "is zero"),
     case("guard", middle('guard = ¶"jsn"'), 'did you mean "json"?'),
-    case("guard without match", middle("guard = ¶{}"), 'the key "match" is missing'),
+    case("guard without match", middle("¶guard = {}"), 'the key "match" is missing'),
     case(
         "guard regex",
         middle("guard = { match = ¶'(a' }"),
