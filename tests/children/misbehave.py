@@ -97,7 +97,7 @@ def says_and_exits(code: str, *words: str) -> None:
 
 def closes_stdout() -> None:
     """Echoes one line, closes stdout, and reads on until the end of its input."""
-    write_all(1, next(lines()) + b"\n")
+    write_all(1, next(lines(), b"nothing") + b"\n")
     os.close(1)
     while os.read(0, 1 << 16):
         pass
@@ -166,7 +166,9 @@ def holds_stdout(pid_file: str) -> None:
 
 def grandchild_reads(pid_file: str) -> None:
     """Dies after its first line while a grandchild in a session of its own goes on reading stdin."""
-    write_all(1, next(lines()) + b"\n")
+    if (line := next(lines(), None)) is None:
+        return
+    write_all(1, line + b"\n")
     if os.fork() == 0:
         os.setsid()
         leave_pid(pid_file)

@@ -6,6 +6,7 @@ at the end. --graceful ends with 0 on TERM. --total FILE keeps how many messages
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -104,4 +105,5 @@ def main() -> None:
     sys.exit(0)
 
 
-main()
+with contextlib.suppress(BrokenPipeError):
+    main()

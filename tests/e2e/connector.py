@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -27,6 +28,7 @@ RUNNER: tuple[str, ...] = (sys.executable, "-m", "runner")
 PROJECT = Path(__file__).resolve().parents[2]
 LIMIT_S = 60.0
 MARK = "CONNECTOR_TEST_MARK"
+TRACEBACK = re.compile(r"^\W*(Exception Group )?Traceback \(most recent call last\)", re.MULTILINE)
 TERMS = ("acknowledged", "dead", "dropped", "indeterminate", "unread")
 
 
@@ -70,18 +72,32 @@ class Result:
         return self.stdout + self.stderr
 
     def __str__(self) -> str:
-        report = json.dumps(self.report, indent=1) if self.report else "no report"
-        return f"exit {self.code} after {self.took_s:.1f} s\n--- stdout\n{self.stdout[-6000:]}\n--- stderr\n{self.stderr[-6000:]}\n--- report\n{report}"  # noqa: E501
+        lines = [f"exit {self.code} after {self.took_s:.1f} s"]
+        lines += ["--- stdout", self.stdout[-4000:], "--- stderr", self.stderr[-4000:], "--- report"]
+        if self.report is None:
+            return "\n".join([*lines, "none"])
+        lines += [f"{name}: {self.report[name]}" for name in ("status", "cause", "balanced", "duration_s")]
+        for name, processor in self.report["processors"].items():
+            exits = [tuple(each["exit"].values()) for each in processor["instances"]]
+            shown = {key: value for key, value in processor.items() if key != "instances"}
+            lines.append(f"{name}: {shown}, exits {exits}")
+        for name, channel in self.report["channels"].items():
+            lines += [f"{name} for {reader}: {self.account(name, reader)}" for reader in channel["readers"]]
+        return "\n".join(lines)
 
     def expect(self, code: int, status: str | None = None) -> dict[str, Any]:
         """The report of a run that ended with `code` (and `status`), its ledger checked."""
         assert self.code == code, f"exit {code} was due\n{self}"
-        assert "Traceback" not in self.output, str(self)
+        self.expect_no_traceback()
         assert self.report is not None, str(self)
         if status is not None:
             assert self.report["status"] == status, str(self)
         check_ledger(self)
         return self.report
+
+    def expect_no_traceback(self) -> None:
+        """Nothing of ours fell over; what a program logs is behind its name."""
+        assert not TRACEBACK.search(self.output), str(self)
 
     def completed(self) -> dict[str, Any]:
         """The report of a completed run."""

@@ -127,16 +127,19 @@ def test_a_program_that_buffers_its_output_gets_a_larger_window(connector: Conne
     assert numbers(tmp_path / "out") == list(range(1, 20_001))
 
 
+@pytest.mark.slow
 def test_a_program_that_buffers_more_than_the_channel_holds_is_told_so(connector: Connector, tmp_path: Path) -> None:
+    """It takes as long as the runner must wait to be sure."""
     pipeline = chain(
-        {"c1": {"capacity": "256KiB"}},
-        source=source(20_000),
+        {"c1": {"capacity": "2MiB"}},
+        source=source(50_000),
         middle=one_to_one(misbehave("buffers"), in_flight={"bytes": "64KiB"}),
         sink=sink(tmp_path / "out"),
     )
-    result = connector.run(pipeline, limit_s=30)
+    result = connector.run(pipeline, limit_s=80)
     result.failed()
     assert "buffers its output" in result.stderr
+    assert result.processor("middle")["restarts"] == 0
 
 
 def test_a_window_in_messages(connector: Connector, tmp_path: Path) -> None:
