@@ -1,4 +1,4 @@
-"""`connector check`: is this pipeline file good, and will its programs be found?"""
+"""`connector check`: whether a pipeline file is good and its programs will be found."""
 
 from __future__ import annotations
 
@@ -53,9 +53,8 @@ def _summary(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, 
         (format_count(len(pipeline.processors), "processor"), format_count(len(pipeline.channels), "channel"))
     )
     after = f", {' and '.join(noticed)}" if noticed else ""
-    return printable(
-        f"{file}: pipeline {pipeline.name} is good: {checked}; keys, values, channels, folders and programs checked{after}"
-    )
+    what = "keys, values, channels, folders and programs checked"
+    return printable(f"{file}: pipeline {pipeline.name} is good: {checked}; {what}{after}")
 
 
 def _as_json(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, ...]) -> str:
