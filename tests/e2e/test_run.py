@@ -234,13 +234,17 @@ def test_a_report_that_cannot_be_written_is_said(connector: Connector, tmp_path:
     assert (tmp_path / "out").read_bytes() == sent(10), "the run itself went on"
 
 
+def _can(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def test_a_full_disk_under_the_report_is_said(connector: Connector, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     own_mounts = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--mount")
     mount = f'mount -t tmpfs -o size=64k tmpfs "{full}" && cat /dev/zero >"{full}/fill" 2>/dev/null; '
     listing = f'code=$?; ls "{full}" >"{tmp_path}/listing"; exit $code'
-    if shutil.which("unshare") is None or subprocess.run([*own_mounts, "mount"], capture_output=True).returncode:
+    if shutil.which("unshare") is None or not _can(*own_mounts, "mount"):
         pytest.skip("mounts of its own cannot be made here")
     wrapper = (*own_mounts, "sh", "-c", f'{mount} "$@"; {listing}', "sh")
     pipeline = chain(source=source(10), sink=sink(tmp_path / "out"))
