@@ -456,7 +456,7 @@ def test_flood_of_stop_requests_hides_nothing(shim: Shim) -> None:
 
 def test_other_signals_do_not_end_the_shim(shim: Shim) -> None:
     assert shim.kill() == 0  # its answer says that it has set itself up
-    for number in set(range(1, 65)) - {9, 19, 32, 33, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
+    for number in set(range(1, 65)) - {9, 19, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}:
         os.kill(shim.process.pid, number)
     shim.start([SH, "-c", "exit 6"])
     assert shim.ended().code == 6
@@ -503,7 +503,7 @@ def test_kill_outruns_forks(any_shim: Shim, kind: str) -> None:
     with Pipe() as tokens, Pipe() as out, ExitStack() as stack:
         null = stack.enter_context(Path(os.devnull).open("r+b"))
         os.set_blocking(tokens.writing, False)
-        os.write(tokens.writing, bytes(2000))
+        os.write(tokens.writing, b"." * 50 + b"!" + b"." * 1000)
         tokens.close_writing()
         any_shim.start(child("shim_forks.py", kind), {0: tokens.reading, 1: out.writing, 2: null.fileno()})
         out.close_writing()
@@ -511,7 +511,7 @@ def test_kill_outruns_forks(any_shim: Shim, kind: str) -> None:
         any_shim.send(b"K")
         any_shim.ended()
         any_shim.gone()
-        out.read_all(within_s=1)
+        assert out.read_all(within_s=1) == b""
 
 
 def test_killed_program_is_told_before_the_rest(shim: Shim) -> None:
