@@ -79,8 +79,7 @@ def unfit(value: str, extra: Extra) -> str | None:
     pattern = extra.get("pattern")
     if pattern is None or re.fullmatch(pattern, value):
         return None
-    sentence = extra["explain"](value)
-    return sentence if extra.get("quiet") or sentence.startswith('"') else f"{show(value)}: {sentence}"
+    return extra["explain"](value)
 
 
 def out_of_bounds(value: float, kind: inspect.IntType | inspect.FloatType) -> str | None:

@@ -20,6 +20,7 @@ from runner.spec.rules import check_processor
 from runner.spec.template import Templates
 from runner.spec.walk import Walked, walk
 from runner.spec.wiring import wire
+from runner.spec.words import may_mean
 from runner.units import parse_duration
 
 
@@ -90,7 +91,7 @@ def _load(source: Source, file: Path | None, shown_folder: Path, env: Mapping[st
 def _lost_ends(walked: Walked, processor: str | None) -> bool:
     """Whether reads or writes of `processor` (None: of any) may have been lost with what was left out."""
     for spoiled in walked.spoiled:
-        if len(spoiled) == 1 and spoiled[0] not in PipelineDocument.__struct_fields__:
+        if len(spoiled) == 1 and may_mean(str(spoiled[0]), PipelineDocument, "processors"):
             return True
         if spoiled[:1] != ("processors",):
             continue
@@ -98,6 +99,6 @@ def _lost_ends(walked: Walked, processor: str | None) -> bool:
             continue
         if len(spoiled) < 3 or spoiled[2] in {"reads", "writes", "use"}:
             return True
-        if len(spoiled) == 3 and spoiled[2] not in ProcessorDocument.__struct_fields__:
+        if may_mean(str(spoiled[2]), ProcessorDocument, "reads", "writes", "use"):
             return True
     return False

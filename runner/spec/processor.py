@@ -35,6 +35,7 @@ from runner.spec.settings import (
 from runner.spec.template import Template, Templates, merged
 from runner.spec.values import size_bytes
 from runner.spec.walk import Walked
+from runner.spec.words import may_mean
 from runner.units import parse_duration
 
 _WAYS = ("command", "image", "use")
@@ -78,7 +79,7 @@ class _Resolver:
         scope = Scope(around.findings, around.source, path)
         self._raw = around.source.data["processors"][name]
         self._misspelled = any(
-            spoiled[:2] == path and len(spoiled) == 3 and spoiled[2] not in ProcessorDocument.__struct_fields__
+            spoiled[:2] == path and len(spoiled) == 3 and may_mean(str(spoiled[2]), ProcessorDocument, *_WAYS)
             for spoiled in around.walked.spoiled
         )
         self._template: Template | None = None

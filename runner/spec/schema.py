@@ -73,6 +73,8 @@ def _open_for_environment(node: dict[str, Any]) -> dict[str, Any]:
     if node.get("type") == "string" and "pattern" in node:
         opened["pattern"] = f"({node['pattern']})|{_PUT_IN}"
     elif "enum" in node or node.get("type") in {"integer", "number", "boolean"}:
-        about: dict[str, Any] = {key: opened.pop(key) for key in ("title", "description", "default", "examples") if key in opened}
+        about: dict[str, Any] = {
+            key: opened.pop(key) for key in ("title", "description", "default", "examples") if key in opened
+        }
         return {**about, "anyOf": [opened, {"type": "string", "pattern": _PUT_IN}]}
     return opened

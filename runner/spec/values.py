@@ -10,6 +10,7 @@ from typing import Annotated, TypedDict
 
 from msgspec import Meta
 
+from runner.spec.findings import show
 from runner.units import parse_duration, parse_rate, parse_size
 
 NAME = "[a-z][a-z0-9_-]{0,62}"
@@ -24,8 +25,8 @@ _LARGEST = 1 << 50
 class Extra(TypedDict, total=False):
     """What an annotation tells the walk.
 
-    `pattern` must match the whole of a string; `explain` turns one that does not into a sentence. `words` maps wrong
-    values to what is meant.
+    `pattern` must match the whole of a string; `explain` turns one that does not into a sentence, which shows the value
+    where it may be seen. `words` maps wrong values to what is meant.
     `later` refuses the key, `later_values` some values of it, and `later_unless` all but one, each with a sentence
     about what works instead. `quiet` keeps the value out of messages.
     """
@@ -55,15 +56,15 @@ def _by(parse: Callable[[str], object]) -> Callable[[str], str]:
             parse(text)
         except (ValueError, OverflowError) as error:
             return str(error)
-        return "is zero or too large"
+        return f"{show(text)} is zero or too large"
 
     return explain
 
 
 def _explain_name(text: str) -> str:
     if len(text) > 63:
-        return f"a name has at most 63 characters, this one has {len(text)}"
-    return "a name begins with a small letter and goes on with small letters, digits, _ and -"
+        return f"{show(text)}: a name has at most 63 characters, this one has {len(text)}"
+    return f"{show(text)}: a name begins with a small letter and goes on with small letters, digits, _ and -"
 
 
 def _explain_backoff(text: str) -> str:
@@ -73,7 +74,7 @@ def _explain_backoff(text: str) -> str:
             parse_duration(part)
         except ValueError as error:
             return f'{error}; a backoff is one duration or a range such as "100ms..30s"'
-    return "is too large"
+    return f"{show(text)} is too large"
 
 
 def text(pattern: str, explain: Callable[[str], str], **json_schema: object) -> Meta:
@@ -87,13 +88,13 @@ def text(pattern: str, explain: Callable[[str], str], **json_schema: object) -> 
     )
 
 
-def _say(sentence: str) -> Callable[[str], str]:
-    return lambda _: sentence
+def _no(sentence: str) -> Callable[[str], str]:
+    return lambda value: f"{show(value)}: {sentence}"
 
 
 _NUL = "holds a NUL character, which no program can be given"
 
-Text = Annotated[str, text("[^\\u0000]*", _say(_NUL))]
+Text = Annotated[str, text("[^\\u0000]*", lambda _: _NUL)]
 Word = Annotated[str, text("[^\\u0000]+", lambda value: _NUL if value else "is empty")]
 Name = Annotated[str, text(NAME, _explain_name)]
 Duration = Annotated[str, text(f"{_NOT_ZERO}{_DURATION}", _by(parse_duration))]
@@ -104,7 +105,7 @@ SizeText = Annotated[str, text(f"{_NOT_ZERO}{_BINARY_SIZE}", _by(parse_size))]
 Size = Annotated[int, Meta(ge=1, le=_LARGEST)] | SizeText
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 EnvName = Annotated[
-    str, text("[^=\\u0000]+", _say('the name of an environment variable is not empty and holds no "=" and no NUL'))
+    str, text("[^=\\u0000]+", _no('the name of an environment variable is not empty and holds no "=" and no NUL'))
 ]
 CodecName = Annotated[
     str, text("[a-z][a-z0-9_-]*", _explain_name, examples=["lines", "length-prefixed", "null", "raw"])
@@ -113,18 +114,20 @@ Address = Annotated[
     str,
     text(
         r"(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]/\u0000]+):[0-9]{1,5}",
-        _say('an address is HOST:PORT, such as "127.0.0.1:8080"'),
+        _no('an address is HOST:PORT, such as "127.0.0.1:8080"'),
     ),
 ]
 Url = Annotated[
     str,
     text(
         r"https?://[^\s/\u0000]+[^\s\u0000]*",
-        _say('a URL begins with http:// or https://, such as "http://127.0.0.1:8080/"'),
+        _no('a URL begins with http:// or https://, such as "http://127.0.0.1:8080/"'),
     ),
 ]
 Secret = Annotated[
-    str, text("(file|env):[^\\u0000]+", _say('a secret is "file:PATH" or "env:NAME"; its value is not written here'))
+    str,
+    text("(file|env):[^\\u0000]+", lambda _: 'a secret is "file:PATH" or "env:NAME"; its value is not written here'),
+    Meta(extra={"quiet": True}),
 ]
 
 

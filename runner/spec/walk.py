@@ -180,6 +180,8 @@ class _Walker:
         if word is not None and allowed:
             better = words.get(word.lower()) or words.get(word) or nearest(word, allowed)
             hint = f'did you mean "{better}"?' if better else None
+        elif extra.get("quiet"):
+            hint = None
         elif isinstance(value, int | float) and not isinstance(value, bool) and any(map(is_string, alternatives)):
             hint = f'put it in quotes: "{value}"'
         elif isinstance(value, str) and not isinstance(value, Interpolated) and is_plain_number(value, alternatives):

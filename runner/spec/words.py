@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from msgspec import Struct
+
 KEYS_ELSEWHERE = {
     "environment": ("env",),
     "environ": ("env",),
@@ -55,9 +57,15 @@ KEYS_ELSEWHERE = {
     "topics": ("channels",),
     "type": ("kind",),
     "size": ("capacity",),
-    "mem": ("memory",),
-    "mem_limit": ("memory",),
-    "cpu": ("cpus",),
+    "mem": ("memory", "resources"),
+    "mem_limit": ("memory", "resources"),
+    "memory": ("resources",),
+    "cpu": ("cpus", "resources"),
+    "cpus": ("resources",),
+    "ulimits": ("resources",),
+    "grace": ("stop",),
+    "signal": ("stop",),
+    "backoff": ("restart",),
     "interval": ("every",),
     "retries": ("failures",),
     "start_period": ("timeout",),
@@ -94,6 +102,14 @@ def meant(word: str, known: Collection[str]) -> str | None:
     if close is None and (foreign := nearest(plain, KEYS_ELSEWHERE, cutoff=0.8)):
         return meant(foreign, known)
     return f'did you mean "{close}"?' if close is not None else None
+
+
+def may_mean(word: str, struct: type[Struct], *keys: str) -> bool:
+    """Whether the unknown key `word` of `struct` may stand for one of `keys`; false for a known key."""
+    if word in struct.__struct_fields__:
+        return False
+    hint = meant(word, struct.__struct_fields__)
+    return hint is None or any(f'"{key}"' in hint for key in keys)
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:

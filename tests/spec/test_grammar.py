@@ -83,7 +83,11 @@ GRAMMAR = [
     case("cpus nan", middle("resources = { cpus = ¶nan }"), "no finite number"),
     case("env number", middle("env = { PORT = ¶8080 }"), 'expected a string, found 8080 / put it in quotes: "8080"'),
     case("env name", middle('env = { ¶"A=B" = "c" }'), 'holds no "="'),
-    case("secret", middle('secrets = { KEY = ¶"hunter2" }'), 'a secret is "file:PATH" or "env:NAME"'),
+    case(
+        "secret",
+        middle('secrets = { KEY = ¶"hunter2" }'),
+        'processors.m.secrets.KEY: a secret is "file:PATH" or "env:NAME"',
+    ),
     case("nul", writer('env = { A = ¶"\\u0000" }'), "NUL character"),
     case("channel key", channel("¶capactiy = 5"), 'did you mean "capacity"?'),
     case("capacity", channel('capacity = ¶"8mb"'), 'write "8MiB"'),

@@ -276,3 +276,24 @@ def test_many_loads_leave_the_interpreter_whole(tmp_path: Path) -> None:
     code = "import gc, runner.spec.schema as s; s.pipeline_schema(); s.processor_schema(); gc.collect()"
     for _ in range(10):
         subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+
+
+@pytest.mark.parametrize("secret", ['"hunter2"', "12345", '"hunter2\\u0000"', '"env:hunter2\\u0000"', "['hunter2']"])
+def test_a_secret_that_is_written_down_is_not_repeated(tmp_path: Path, secret: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        load_case(middle(f"secrets = {{ KEY = {secret} }}"), tmp_path)
+    assert "hunter2" not in str(caught.value)
+    assert "12345" not in str(caught.value)
+
+
+def test_one_mistake_does_not_hide_the_others(tmp_path: Path) -> None:
+    text = middle("environment = {}\ncpu = 1").replace('reads = "w"', 'reads = "v"')
+    with pytest.raises(SpecError) as caught:
+        load_case(text, tmp_path)
+    told = [problem.message for problem in caught.value.problems]
+    assert told == [
+        'nobody reads the channel "w"',
+        'nobody writes the channel "v"',
+        'unknown key "environment"',
+        'unknown key "cpu"',
+    ]
