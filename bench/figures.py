@@ -9,6 +9,8 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import psutil
+
 from bench.measure import PROJECT, RUNNER, Run, chain, folder, program, taken, wait_until
 from bench.ratios import CAT, Row, Size, ages
 
@@ -98,15 +100,22 @@ def _flat(size: Size) -> Row:
             wait_until(lambda: (at / "taken").exists() and (at / "taken").stat().st_size, "a first byte")
             time.sleep(0.5)
             while run.process.poll() is None:
-                with contextlib.suppress(Exception):
+                with contextlib.suppress(psutil.NoSuchProcess):
                     seen.append(run.resident_bytes() / MIB)
                 time.sleep(0.05)
             run.finish()
         seconds = taken(at / "taken").seconds
-    seen = [each for each in seen if each > 0]
-    detail = f"{min(seen):.1f}-{max(seen):.1f} MiB, {size.moved_bytes / 1e9:.0f} GB in {seconds:.1f} s"
-    what = f"swing of the resident memory over {size.moved_bytes / 1e9:.0f} GB"
-    return _figure("memory", what, [max(seen) - min(seen)], 10, "MiB", detail)
+    what = f"resident memory over {size.moved_bytes / 1e9:.0f} GB: farthest from its median"
+    return _steady(what, seen[len(seen) // 10 :], f", {size.moved_bytes / 1e9:.0f} GB in {seconds:.1f} s")
+
+
+def _steady(what: str, seen: list[float], more: str) -> Row:
+    """A row for memory that is due to stay within 5 MiB of its median."""
+    middle = statistics.median(seen)
+    farthest = max(abs(each - middle) for each in seen)
+    growth = statistics.median(seen[-len(seen) // 4 :]) - statistics.median(seen[: len(seen) // 4 + 1])
+    detail = f"median {middle:.1f}, {min(seen):.1f}-{max(seen):.1f} MiB, last quarter - first: {growth:+.1f} MiB{more}"
+    return _figure("memory", what, [farthest], 5, "MiB", detail)
 
 
 def _stopped_reader(size: Size) -> Row:
@@ -126,9 +135,8 @@ def _stopped_reader(size: Size) -> Row:
                 time.sleep(0.05)
             reader.send_signal(signal.SIGCONT)
             run.stop()
-    detail = f"{before:.1f} MiB before, {min(seen):.1f}-{max(seen):.1f} MiB while it stood; channels hold 8 MiB each"
-    what = "swing of the resident memory with a reader that is stopped"
-    return _figure("memory", what, [max(seen) - min(seen)], 10, "MiB", detail)
+    what = "resident memory with a reader that is stopped: farthest from its median"
+    return _steady(what, seen, f"; {before:.1f} MiB before; two channels hold 8 MiB each")
 
 
 def many(size: Size) -> list[Row]:
