@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from runner.spec.findings import Scope, show
+from runner.spec.presence import is_folder, is_there
 from runner.spec.words import nearest
 
 LONGEST_STRING = 131_072
@@ -133,7 +134,7 @@ def located(
         remedy = f"install it, or write its path; PATH is {show(os.pathsep.join(folders))}"
         if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", program):
             remedy = f"put {program.partition('=')[0]} in env"
-        elif (directory / program).exists():
+        elif is_there(directory / program):
             remedy = f'write "./{program}" for the file of that name in the program\'s directory'
         scope.error(path, f"there is no program {show(program)}", remedy)
     return tuple(words)
@@ -141,20 +142,20 @@ def located(
 
 def _cannot_run(program: Path) -> str | None:
     """Why `program` cannot be started; None when it can."""
+    if is_folder(program):
+        return "is a folder"
+    if not is_there(program):
+        return "is not there"
+    if not os.access(program, os.X_OK):
+        return "is not executable"
     try:
-        if program.is_dir():
-            return "is a folder"
-        if not program.exists():
-            return "is not there"
-        if not os.access(program, os.X_OK):
-            return "is not executable"
         with program.open("rb") as file:
             first = file.readline(256)
-    except (OSError, ValueError):
-        return None if os.access(program, os.X_OK) else "cannot be read"
+    except OSError:
+        return None  # executable and not readable: the kernel may run it
     if first.startswith(b"#!"):
         interpreter = os.fsdecode(first[2:].strip().split(b" ")[0])
-        if interpreter.startswith("/") and not Path(interpreter).exists():
+        if interpreter.startswith("/") and not is_there(Path(interpreter)):
             return f"asks for the interpreter {show(interpreter)}, which is not there"
     return None
 

@@ -22,6 +22,7 @@ from runner.spec.document import (
 from runner.spec.findings import Findings, Scope, Source, listed
 from runner.spec.params import given_params
 from runner.spec.ports import Codecs, ports
+from runner.spec.presence import is_folder, is_there
 from runner.spec.settings import (
     check_backoff,
     check_param_sizes,
@@ -200,9 +201,9 @@ class _Resolver:
         if written is UNSET:
             return self._template.folder if self._template is not None else self._around.folder
         directory = self._folder_of(("directory",)) / written
-        if directory.is_dir():
+        if is_folder(directory):
             return directory
-        state = "is no folder" if directory.exists() else "is not there"
+        state = "is no folder" if is_there(directory) else "is not there"
         self._scope.error(("directory",), f"{directory} {state}", "a relative path starts from the folder of its file")
         return None
 

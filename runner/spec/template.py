@@ -16,6 +16,7 @@ from runner.spec.findings import Findings, Scope, Source, show
 from runner.spec.interpolate import interpolate
 from runner.spec.params import check_declarations
 from runner.spec.ports import check_codec
+from runner.spec.presence import is_folder, is_there
 from runner.spec.reading import read_source
 from runner.spec.walk import Walked, walk
 
@@ -60,11 +61,11 @@ class Templates:
     def get(self, scope: Scope, use: str) -> Template | None:
         """The template in the folder `use`; None after an error, which `scope` tells."""
         folder = self._folder / use
-        if not folder.is_dir():
-            state = "is no folder" if folder.exists() else "is not there"
+        if not is_folder(folder):
+            state = "is no folder" if is_there(folder) else "is not there"
             scope.error(("use",), f"the folder {show(use)} {state}", "a relative path starts from the pipeline file")
             return None
-        if not (folder / FILE_NAME).is_file():
+        if not is_there(folder / FILE_NAME):
             scope.error(("use",), f"the folder {show(use)} has no {FILE_NAME}", "use is a folder with such a file")
             return None
         if folder not in self._known:
