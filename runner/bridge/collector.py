@@ -13,8 +13,8 @@ from runner.channel.base import Reader
 from runner.codec.base import Batch, Codec
 from runner.errors import CodecError, RunnerError
 
-_LEAST_READ_BYTES = 1 << 16
 _MOST_READ_BYTES = 1 << 20
+_END_READ_BYTES = 4096
 _HELD_ELSEWHERE_S = 0.5
 
 
@@ -53,7 +53,6 @@ class Collector:
         self._on_error = on_error
         self._on_end = on_end
         self._failed = False
-        self._read_bytes = _LEAST_READ_BYTES
         self._loop = asyncio.get_running_loop()
         self._begun = False
 
@@ -64,17 +63,15 @@ class Collector:
             self._loop.add_reader(self._descriptor, self._readable)
 
     def _readable(self) -> None:
+        # Asking first makes the buffer as large as what is read: no megabyte for a line, no holes in the heap.
+        there = unread_bytes(self._descriptor)
         try:
-            data = os.read(self._descriptor, self._read_bytes)
+            data = os.read(self._descriptor, min(there, _MOST_READ_BYTES) or _END_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         if not data:
             self.close()
             return
-        if len(data) == self._read_bytes:
-            self._read_bytes = min(_MOST_READ_BYTES, 2 * self._read_bytes)
-        elif len(data) < self._read_bytes >> 3:
-            self._read_bytes = max(_LEAST_READ_BYTES, self._read_bytes >> 1)
         try:
             batch = self._decoder.feed(data)
             if batch.count:

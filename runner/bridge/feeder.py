@@ -10,9 +10,9 @@ import asyncio
 import fcntl
 import os
 import select
-import struct
 import termios
 from abc import ABC, abstractmethod
+from array import array
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +23,13 @@ from runner.errors import ContractError
 
 _READERS_GONE_S = 1.0
 _POLL_S = 0.001
+_ANSWER = array("i", [0])
 
 
 def unread_bytes(descriptor: int) -> int:
     """How many bytes wait in a pipe, asked at either end."""
-    answer = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0")
-    return int(struct.unpack("i", answer)[0])
+    fcntl.ioctl(descriptor, termios.FIONREAD, _ANSWER)
+    return _ANSWER[0]
 
 
 @dataclass(frozen=True, slots=True)

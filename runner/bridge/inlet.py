@@ -91,7 +91,12 @@ class Inlet:
     @property
     def ended(self) -> bool:
         """Whether all writers have ended and nothing waits. Messages may still come back from a death."""
-        return not self._returned and all(reader.ended and not reader.queued_messages for reader in self.readers)
+        if self._returned:
+            return False
+        for reader in self.readers:  # noqa: SIM110 - asked after every batch, as in Outlet.full
+            if not reader.ended or reader.queued_messages:
+                return False
+        return True
 
     @property
     def writers_ended(self) -> bool:

@@ -53,7 +53,10 @@ class Outlet(Delivery):
     @property
     def full(self) -> bool:
         """See `Delivery`."""
-        return any(writer.full for writer in self.writers)
+        for writer in self.writers:  # noqa: SIM110 - asked after every read: a generator would cost as much again
+            if writer.full:
+                return True
+        return False
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """See `Delivery`."""

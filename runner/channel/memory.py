@@ -60,7 +60,7 @@ class MemoryReader(Reader):
     def full(self) -> bool:
         """Whether it holds up the writers."""
         home = self._home
-        return self._queued_bytes >= home.capacity_bytes and home.on_full is OnFull.BLOCK and not self._left
+        return self._queued_bytes >= home.capacity_bytes and home.blocks and not self._left
 
     def offer(self, batch: Batch) -> None:
         """Queue `batch`, or do what `on_full` says."""
@@ -68,14 +68,14 @@ class MemoryReader(Reader):
             self.account.unread += batch.count
             return
         home = self._home
-        if home.on_full is OnFull.DROP_NEWEST:
+        if not home.blocks and home.on_full is OnFull.DROP_NEWEST:
             batch = self._keep_what_fits(batch, home.capacity_bytes - self._queued_bytes)
             if not batch.count:
                 return
         self._batches.append(batch)
         self._queued_messages += batch.count
         self._queued_bytes += batch.size_bytes
-        if home.on_full is OnFull.DROP_OLDEST and self._queued_bytes > home.capacity_bytes:
+        if not home.blocks and home.on_full is OnFull.DROP_OLDEST and self._queued_bytes > home.capacity_bytes:
             self._drop_oldest(self._queued_bytes - home.capacity_bytes)
         self.on_data()
 
@@ -217,6 +217,7 @@ class MemoryChannel(Channel):
         self.name = spec.name
         self.capacity_bytes = spec.capacity_bytes
         self.on_full = spec.on_full
+        self.blocks = spec.on_full is OnFull.BLOCK
         self.written = 0
         self.refused = 0
         self.memory_readers: list[MemoryReader] = []
@@ -237,7 +238,10 @@ class MemoryChannel(Channel):
     @property
     def full(self) -> bool:
         """Whether any reader holds up the writers."""
-        return any(reader.full for reader in self.memory_readers)
+        for reader in self.memory_readers:  # noqa: SIM110 - asked after every read, as in Outlet.full
+            if reader.full:
+                return True
+        return False
 
     def open_reader(self, processor: str, codec: Codec) -> MemoryReader:
         """See `Channel`."""

@@ -10,35 +10,13 @@ from collections.abc import Sequence
 from itertools import islice
 
 from runner.codec.base import EMPTY, Batch, Buffer, Codec, Decoder
+from runner.codec.counting import count as count_byte
 from runner.codec.parts import divide, slice_of
 from runner.codec.unfinished import SHOWN_BYTES, Unfinished, too_long
 from runner.errors import CodecError
 
 _FEW_MESSAGES = 16
 _STEP_BYTES = 4096
-_SHORT_MESSAGE_BYTES = 32
-
-
-def _count(data: bytes, delimiter: bytes, mean_bytes: int) -> int:
-    """How often `delimiter` is in `data`; `mean_bytes`, what is known of the length of a message, only sets the speed.
-
-    Counting is half of what a hop costs, and `bytes.count` compares byte by byte (CPython 3.11, `count_char` in
-    stringlib/fastsearch.h): 300 us for each MiB. `replace` finds the delimiters with memchr, and its copy, which is
-    thrown away, costs less than that saves. Measured for 1 MiB (2 cores, CPython 3.11.7), in us:
-
-        bytes of a message      10     30    100   1000  10000
-        count                  313    322    296    290    283
-        len - len(replace)    1100    359    130     55     37
-        translate              400    343    341    508    339
-        len(split)            4333   1761    908    628    303
-        re.findall            1735    682    405    309    285
-
-    In a whole hop (read 1 MiB, find the last delimiter, count, write) of 100-byte messages that is 385 instead of
-    639 us of CPU; without any count it would be 239.
-    """
-    if mean_bytes < _SHORT_MESSAGE_BYTES:
-        return data.count(delimiter)
-    return len(data) - len(data.replace(delimiter, b""))
 
 
 class DelimitedCodec(Codec):
@@ -118,15 +96,13 @@ class DelimitedCodec(Codec):
             if stop <= 0:
                 break
             if start < len(part):
-                count += self._count_in(part, max(start, 0), min(stop, len(part)), batch.size_bytes // batch.count)
+                count += self._count_in(part, max(start, 0), min(stop, len(part)))
             start -= len(part)
             stop -= len(part)
         return count
 
-    def _count_in(self, part: Buffer, start: int, stop: int, mean_bytes: int) -> int:
-        if isinstance(part, bytes) and mean_bytes < _SHORT_MESSAGE_BYTES:
-            return part.count(self.delimiter, start, stop)
-        return _count(bytes(part[start:stop]), self.delimiter, mean_bytes)
+    def _count_in(self, part: Buffer, start: int, stop: int) -> int:
+        return count_byte(bytes(part[start:stop]), self.delimiter)
 
     def _last_end(self, batch: Batch, stop: int) -> int:
         """The end of the last message that ends at or before `stop`; 0 when there is none."""
@@ -156,9 +132,8 @@ class DelimitedCodec(Codec):
         """Where the message number `messages` ends, counted from 1; the batch has more than that."""
         base = 0
         left = batch.count
-        mean_bytes = batch.size_bytes // batch.count
         for part in batch.parts[:-1]:
-            inside = self._count_in(part, 0, len(part), mean_bytes)
+            inside = self._count_in(part, 0, len(part))
             if messages <= inside:
                 return base + self._end_in(part, messages, inside)
             messages -= inside
@@ -176,7 +151,7 @@ class DelimitedCodec(Codec):
         while messages > _FEW_MESSAGES:
             guess = max((stop - start) * messages // inside, _STEP_BYTES)
             middle = start + min(guess, (stop - start) // 2)
-            before = self._count_in(part, start, middle, (stop - start) // inside)
+            before = self._count_in(part, start, middle)
             if before >= messages:
                 stop, inside = middle, before
             else:
@@ -200,8 +175,6 @@ class DelimitedDecoder(Decoder):
         self._max_message_bytes = max_message_bytes
         self._unfinished = Unfinished()
         self._rescued = EMPTY
-        self._mean_bytes = 0
-        """How long the messages of the last batch were; 0 before the first."""
 
     def feed(self, data: bytes) -> Batch:
         """Take `data` and return the messages that are whole now."""
@@ -211,8 +184,7 @@ class DelimitedDecoder(Decoder):
         if not end:
             self._unfinished.add(data)
             return EMPTY
-        count = _count(data, self._delimiter, self._mean_bytes)
-        self._mean_bytes = end // count
+        count = count_byte(data, self._delimiter)
         batch = self._with_unfinished(slice_of(data, 0, end), count, end)
         if end < len(data):
             self._unfinished.add(data[end:])
