@@ -66,29 +66,36 @@ def with_params(
     words: list[str],
     declared: Mapping[str, bool],
     values: Mapping[str, object],
-) -> list[str]:
-    """`words` with `{name}` replaced for each declared param; `declared` says for each whether it is secret.
+) -> list[str] | None:
+    """`words` with `{name}` replaced for each declared param; None after an error.
 
-    A list may be a word of its own only, and becomes one word per element. All other braces stay as they are.
+    `declared` says for each param whether it is secret. A list may be a word of its own only, and becomes one word per
+    element. All other braces stay as they are.
     """
     if not declared:
         return words
     mark = re.compile("|".join(rf"\{{{re.escape(name)}\}}" for name in declared))
+    used = {(word, match[0][1:-1]) for word in words for match in mark.finditer(word)}
+    fit = [_may_stand(scope, path, word, name, secret=declared[name], values=values) for word, name in sorted(used)]
+    if not all(fit):
+        return None
     filled: list[str] = []
     for word in words:
-        for name in {match[0][1:-1] for match in mark.finditer(word)}:
-            _check_use(scope, path, word, name, secret=declared[name], values=values)
         whole = values.get(word[1:-1]) if mark.fullmatch(word) else None
         if isinstance(whole, list):
             filled += [as_text(element) for element in whole]
         else:
-            filled.append(mark.sub(lambda match: as_text(values.get(match[0][1:-1], "")), word))
+            filled.append(mark.sub(lambda match: as_text(values[match[0][1:-1]]), word))
+    if not filled or not filled[0]:
+        scope.error(path, "the program's name is empty", f"{words[0]} stands for nothing")
+        return None
     return filled
 
 
-def _check_use(
+def _may_stand(
     scope: Scope, path: tuple[str | int, ...], word: str, name: str, *, secret: bool, values: Mapping[str, object]
-) -> None:
+) -> bool:
+    """Whether the param `name` may stand in `word`; an error where it may not."""
     variable = f"CONNECTOR_PARAM_{env_word(name)}"
     if secret:
         scope.error(
@@ -98,6 +105,9 @@ def _check_use(
         scope.error(path, f"the param {name} has no value", f"give {name} in params, or give it a default")
     elif isinstance(values[name], list) and word != f"{{{name}}}":
         scope.error(path, f"the list {name} stands inside of a longer word", f'write "{{{name}}}" as a word of its own')
+    else:
+        return True
+    return False
 
 
 def as_text(value: object) -> str:

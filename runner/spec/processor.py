@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -92,29 +92,21 @@ class _Resolver:
         self._scope = scope
         self._written: dict[str, Any] = written
         self._document = msgspec.convert(written, ProcessorDocument)
+        self._runs_in = self._directory()
+        self._params = self._given_params()
+        self._declared = {name: param.secret for name, param in self._template.params.items()} if self._template else {}
+        self._search_path: str | None = None
 
     def resolved(self) -> Resolved:
         document = self._document
         self._check_way()
-        params, secret = self._params()
         env = dict(document.env) if document.env is not UNSET else {}
-        secrets = dict(document.secrets) if document.secrets is not UNSET else {}
-        secret_values = secrets_of(self._scope, secrets, self._around.env, self._folder_of)
-        check_variables(self._scope, env, secret_values)
-        check_param_sizes(self._scope, params)
-        directory = self._directory()
-        search_path = {**self._around.env, **env, **secret_values}.get("PATH")
-
-        def command(path: scanner.Path, written: str | list[str]) -> tuple[str, ...] | None:
-            words = words_of(self._scope, path, written)
-            if words is None:
-                return None
-            words = with_params(self._scope, path, words, secret, params)
-            if not words or not words[0] or directory is None:
-                return tuple(words)
-            return located(self._scope, path, words, directory, search_path)
-
-        words = command(("command",), document.command) if document.command is not UNSET else None
+        written_secrets = dict(document.secrets) if document.secrets is not UNSET else {}
+        secrets = secrets_of(self._scope, written_secrets, self._around.env, self._folder_of)
+        check_variables(self._scope, env, secrets)
+        check_param_sizes(self._scope, self._params)
+        self._search_path = {**self._around.env, **env, **secrets}.get("PATH")
+        command = self._command(("command",), document.command) if document.command is not UNSET else None
         reads, writes, codecs = self._ports()
         contract = model.Contract(document.contract)
         restart = restart_policy(document.restart)
@@ -123,8 +115,8 @@ class _Resolver:
             restart = model.RestartPolicy("never", restart.backoff, restart.limit, restart.reset_after_s)
         processor = model.Processor(
             name=self._name,
-            command=words or (self._name,),
-            directory=directory or self._around.folder,
+            command=command or (self._name,),
+            directory=self._runs_in or self._around.folder,
             reads=reads,
             writes=writes,
             stdout_codec=codecs.of("writes", "stdout"),
@@ -137,31 +129,26 @@ class _Resolver:
             guard=guard_of(self._scope, document.guard),
             restart=restart,
             stop=stop_policy(document.stop if document.stop is not UNSET else StopDocument()),
-            ready=self._probe("ready", document.ready, command),
-            live=self._probe("live", document.live, command),
+            ready=self._probe("ready", document.ready),
+            live=self._probe("live", document.live),
             stall_s=parse_duration(document.stall) if isinstance(document.stall, str) else None,
             continue_on_error=document.continue_on_error,
             resources=self._resources(),
             env=env,
-            params=params,
-            secrets=secret_values,
-            secret_params=frozenset(name for name in secret if secret[name]),
+            params=self._params,
+            secrets=secrets,
+            secret_params=frozenset(name for name, secret in self._declared.items() if secret),
         )
         declared = self._template.ports if self._template is not None else {}
         return Resolved(processor, self._scope, self._written, declared)
 
-    def _probe(
-        self,
-        name: str,
-        document: ReadyDocument | LiveDocument | UnsetType,
-        command: Callable[[scanner.Path, str | list[str]], tuple[str, ...] | None],
-    ) -> model.Check | None:
+    def _probe(self, name: str, document: ReadyDocument | LiveDocument | UnsetType) -> model.Check | None:
         """`ready` or `live`; None where it was not written, or has errors (that the walk may have told already)."""
         template = self._template
         told = self._around.walked.is_spoiled("processors", self._name, name)
         if document is UNSET or told or (template is not None and template.walked.is_spoiled(name)):
             return None
-        return probe(self._scope, name, document, self._folder_of, command)
+        return probe(self._scope, name, document, self._folder_of, self._command)
 
     def _check_way(self) -> None:
         """Exactly one of command, image and use."""
@@ -173,12 +160,11 @@ class _Resolver:
         if "params" in self._raw and "use" not in self._raw:
             self._scope.error(("params",), "params go with use", "put values into command, or use a folder", at="key")
 
-    def _params(self) -> tuple[dict[str, object], dict[str, bool]]:
-        """The params' values, and for each declared one whether it is secret."""
+    def _given_params(self) -> dict[str, object]:
         template, document = self._template, self._document
         if template is None:
-            return {}, {}
-        values = given_params(
+            return {}
+        return given_params(
             self._scope,
             document.params if document.params is not UNSET else {},
             template.params,
@@ -186,7 +172,17 @@ class _Resolver:
             folder=self._around.folder,
             complete=not template.walked.is_spoiled("params"),
         )
-        return values, {name: param.secret for name, param in template.params.items()}
+
+    def _command(self, path: scanner.Path, written: str | list[str]) -> tuple[str, ...] | None:
+        """The words of a command with params put in, its program looked for; None after an error."""
+        words = words_of(self._scope, path, written)
+        if words is not None:
+            words = with_params(self._scope, path, words, self._declared, self._params)
+        if words is None:
+            return None
+        if self._runs_in is None:
+            return tuple(words)
+        return located(self._scope, path, words, self._runs_in, self._search_path)
 
     def _folder_of(self, path: scanner.Path) -> Path:
         """Where the paths in `path` start from: the folder of the file it is written in."""

@@ -268,6 +268,12 @@ ERRORS = [
         "the param p has no value",
     ),
     template_case(
+        "empty program",
+        "params = { p = [] }",
+        "command = ¶['{p}']\n[params.p]\ntype = 'list'\n",
+        "the program's name is empty",
+    ),
+    template_case(
         "list in a word",
         "params = { p = [1] }",
         "command = ¶['cat', 'a{p}']\n[params.p]\ntype = 'list'\n",
