@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.children.build import Programs
+from tests.children.build import Programs, script
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,10 @@ class Victim:
 
     def command(self, programs: Programs) -> list[str]:
         """What is run (and found again by)."""
+        if self.language == "python-buffered":
+            return script("echo_lines")
+        if self.language == "awk-buffered":
+            return [programs.tool("awk"), "{ print }"]
         command = programs.echo(self.language)
         return command if self.codec == "lines" or self.language == "cat" else [*command, self.codec]
 
@@ -38,4 +42,6 @@ VICTIMS = (
     Victim("c", "null"),
     Victim("jq", form="json"),
     Victim("go"),
+    Victim("python-buffered"),
+    Victim("awk-buffered"),
 )
