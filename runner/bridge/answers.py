@@ -14,7 +14,7 @@ from runner.bridge.outlet import Delivery, Outlet
 from runner.bridge.sequence import Sequencer, acknowledge
 from runner.channel.base import Reader
 from runner.codec.base import Batch, Codec
-from runner.errors import ContractError
+from runner.errors import CodecError, ContractError
 
 _SHOWN_BYTES = 80
 
@@ -109,17 +109,25 @@ class OneToOneFeeder(Feeder):
             open_messages = piece.batch.count - piece.answered
             now, batch = (batch, _NONE) if batch.count <= open_messages else codec.skip(batch, open_messages)
             if piece.slot is not None and self._sequencer is not None:
+                self._answered(piece, now.count)  # first: whatever comes of them is the sequencer's from here
                 self._sequencer.put(piece.slot, now)
             else:
-                acknowledge(piece.reader, now, publish)
-            piece.answered += now.count
-            self.answered += now.count
-            self.pending_messages -= now.count
+                try:
+                    acknowledge(piece.reader, now, publish)
+                except CodecError as error:
+                    self._answered(piece, error.index)
+                    raise
+                self._answered(piece, now.count)
             if piece.answered == piece.batch.count:
                 self._pending.popleft()
                 self.pending_bytes -= piece.batch.size_bytes
         if self._window_full or self.inlet.queued_messages:
             self.wake()
+
+    def _answered(self, piece: Piece, messages: int) -> None:
+        piece.answered += messages
+        self.answered += messages
+        self.pending_messages -= messages
 
     @property
     def in_flight(self) -> list[tuple[object, int]]:

@@ -11,7 +11,7 @@ from runner.bridge.guard import sift
 from runner.bridge.outlet import Delivery
 from runner.channel.base import Reader
 from runner.codec.base import Batch, Codec
-from runner.errors import CodecError, RunnerError
+from runner.errors import CodecError, ContractError, RunnerError
 
 _MOST_READ_BYTES = 1 << 20
 _END_READ_BYTES = 4096
@@ -48,6 +48,7 @@ class Collector:
         self._decoder = codec.decoder(max_message_bytes)
         self._delivery = delivery
         self._to_skip = skip
+        self._skipped = 0
         self._is_data = is_data
         self._on_stray = on_stray
         self._on_error = on_error
@@ -79,7 +80,7 @@ class Collector:
         except CodecError as error:
             self._fail(error)
             return
-        except RunnerError as error:
+        except ContractError as error:
             self._failed = True
             self.close()
             self._on_error(error)
@@ -92,18 +93,23 @@ class Collector:
         if self._failed:
             return
         self._failed = True
-        told: RunnerError = error
+        told: RunnerError
         try:
             rescued = self._decoder.rescued()
             if rescued.count:
                 self._deliver(rescued)
-            if error.where is None and not error.what.startswith("message"):
-                number = self.delivered + 1
-                told = CodecError(f"message {number:,} on `{self.port}`: {error.what}", remedy=error.remedy)
-        except RunnerError as other:
+            told = self._numbered(error)
+        except (CodecError, ContractError) as other:
             told = other
         self.close()
         self._on_error(told)
+
+    def _numbered(self, error: CodecError) -> CodecError:
+        """`error` with the number of the bad message on this port, unless it says a number already."""
+        if error.what.startswith("message"):
+            return error
+        number = self._skipped + self.delivered + 1
+        return CodecError(f"message {number:,} on `{self.port}`: {error.what}", remedy=error.remedy)
 
     def _deliver(self, batch: Batch) -> None:
         if self._is_data is not None:
@@ -114,6 +120,7 @@ class Collector:
         if self._to_skip and batch.count:
             skipped, batch = self._codec.skip(batch, min(self._to_skip, batch.count))
             self._to_skip -= skipped.count
+            self._skipped += skipped.count
         if batch.count:
             self._delivery.deliver(batch)
             self.delivered += batch.count
@@ -166,7 +173,10 @@ class Collector:
         """
         if self._failed:
             return
-        batch = self._decoder.finish(clean=clean)
+        try:
+            batch = self._decoder.finish(clean=clean)
+        except CodecError as error:
+            raise self._numbered(error) from error
         if batch.count:
             self._deliver(batch)
 

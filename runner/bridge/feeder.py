@@ -23,6 +23,7 @@ from runner.errors import ContractError
 
 _READERS_GONE_S = 1.0
 _POLL_S = 0.001
+_MOST_PARTS = os.sysconf("SC_IOV_MAX")
 _ANSWER = array("i", [0])
 
 
@@ -114,7 +115,9 @@ class Feeder(ABC):
                 self._hold(piece)
                 self._rest = list(piece.batch.parts)
             try:
-                count = os.writev(descriptor, self._rest)
+                count = os.writev(
+                    descriptor, self._rest if len(self._rest) <= _MOST_PARTS else self._rest[:_MOST_PARTS]
+                )
             except BlockingIOError:
                 self._awaiting_room = True
                 self._loop.add_writer(descriptor, self._room)
@@ -127,9 +130,11 @@ class Feeder(ABC):
 
     def _advance(self, count: int) -> None:
         rest = self._rest
-        while rest and count >= len(rest[0]):
-            count -= len(rest[0])
-            del rest[0]
+        gone = 0
+        while gone < len(rest) and count >= len(rest[gone]):
+            count -= len(rest[gone])
+            gone += 1
+        del rest[:gone]
         if count:
             rest[0] = memoryview(rest[0])[count:]
 

@@ -47,6 +47,7 @@ class Sequencer:
         self._slots: deque[Slot] = deque()
         self._held_bytes = 0
         self._waiting: list[Callable[[], None]] = []
+        self._abandoned = False
 
     def open(self, reader: Reader, messages: int, owner: object) -> Slot:
         """The next place, for the answers to `messages` messages."""
@@ -60,7 +61,13 @@ class Sequencer:
         self._let_in()
 
     def put(self, slot: Slot, answers: Batch) -> None:
-        """`answers` to the next messages of the slot's piece; publishes whatever may leave."""
+        """`answers` to the next messages of the slot's piece; publishes whatever may leave.
+
+        Raises CodecError when one cannot be carried: it and whatever waits behind it count as unread.
+        """
+        if self._abandoned:
+            slot.reader.account.unread += answers.count
+            return
         slot.answers.append(answers)
         slot.missing -= answers.count
         self._held_bytes += answers.size_bytes
@@ -73,7 +80,12 @@ class Sequencer:
             while head.answers:
                 answers = head.answers.pop(0)
                 self._held_bytes -= answers.size_bytes
-                acknowledge(head.reader, answers, self._publish)
+                try:
+                    acknowledge(head.reader, answers, self._publish)
+                except CodecError as error:
+                    head.reader.account.unread += answers.count - error.index
+                    self.abandon()
+                    raise
             if head.missing:
                 break
             self._slots.popleft()
@@ -87,7 +99,7 @@ class Sequencer:
 
     def crowded(self, owner: object) -> bool:
         """Whether `owner` has to wait with its answers."""
-        if self._held_bytes < self._most_bytes:
+        if self._held_bytes < self._most_bytes or self._abandoned:
             return False
         return bool(self._slots) and self._slots[0].owner is not owner
 
@@ -100,7 +112,8 @@ class Sequencer:
         return sum(batch.count for slot in self._slots if slot.reader is reader for batch in slot.answers)
 
     def abandon(self) -> None:
-        """The end of a failed run: answers that can never leave count their messages as unread."""
+        """The processor has failed: answers that can never leave, now or later, count their messages as unread."""
+        self._abandoned = True
         for slot in self._slots:
             slot.reader.account.unread += sum(batch.count for batch in slot.answers)
         self._slots.clear()

@@ -21,37 +21,41 @@ class Waits(IntEnum):
     """A thread is blocked in a read of such a pipe, and none is running."""
 
 
-def waits_for_pipes(pid: int, inodes: frozenset[int]) -> Waits:
-    """Whether the tree below and with `pid` waits for input on pipes with these inode numbers."""
-    found = Waits.MAYBE
+def waits_for_pipes(pid: int, inodes: frozenset[int]) -> tuple[Waits, frozenset[int]]:
+    """Whether the tree below and with `pid` waits for input on pipes with these inode numbers, and on which.
+
+    Those are the ones that a read is blocked in when it is sure, and all of them when it is not.
+    """
+    blocked: set[int] = set()
     for member in (pid, *descendants_of(pid)):
         try:
             tasks = list(Path(f"/proc/{member}/task").iterdir())
         except OSError:
             continue
         for task in tasks:
-            state = _task_waits(member, task, inodes)
-            if state is Waits.NO:
-                return Waits.NO
-            found = max(found, state)
-    return found
+            inode = _read_inode(member, task)
+            if inode is None:
+                return Waits.NO, frozenset()
+            blocked.add(inode)
+    found = frozenset(blocked & inodes)
+    return (Waits.SURELY, found) if found else (Waits.MAYBE, inodes)
 
 
-def _task_waits(pid: int, task: Path, inodes: frozenset[int]) -> Waits:
+def _read_inode(pid: int, task: Path) -> int | None:
+    """The inode that a thread is blocked in a read of; 0 when it sleeps in something else, None when it runs."""
     try:
         status = (task / "stat").read_text().rpartition(")")[2].split()[0]
         if status == "R":
-            return Waits.NO
+            return None
         words = (task / "syscall").read_text().split()
     except OSError:
-        return Waits.MAYBE
+        return 0
     if len(words) < 2 or not words[0].isdigit() or int(words[0]) not in _READS:
-        return Waits.MAYBE
+        return 0
     try:
-        inode = Path(f"/proc/{pid}/fd/{int(words[1], 16)}").stat().st_ino
+        return Path(f"/proc/{pid}/fd/{int(words[1], 16)}").stat().st_ino
     except (OSError, ValueError):
-        return Waits.MAYBE
-    return Waits.SURELY if inode in inodes else Waits.MAYBE
+        return 0
 
 
 def cpu_ticks(pid: int) -> int:

@@ -49,6 +49,16 @@ class Death:
         return not self.asked and (self.why is not None or self.exited is None or not self.exited.ok)
 
     @property
+    def ours(self) -> bool:
+        """Whether its shim died, which is a part of the runner."""
+        return self.why is None and self.exited is not None and self.exited.code is None and self.exited.signal is None
+
+    @property
+    def held_against(self) -> bool:
+        """Whether it counts for the limit."""
+        return self.failure and not self.later and not self.ours
+
+    @property
     def later(self) -> bool:
         """Whether the program asked to be started later."""
         return self.why is None and self.exited is not None and self.exited.code == EX_TEMPFAIL
@@ -101,7 +111,7 @@ def decide(
         return Decision(Next.FAILED if death.failure else Next.ENDED, cause)
     if not death.failure:
         return Decision(Next.AGAIN, f'{cause}; restart = "always"', backoff_s(policy, streak, chance))
-    if not death.later:
+    if death.held_against:
         recent = sum(1 for at_s in failures_s if now_s - at_s < policy.limit.per_s) + 1
         if recent > policy.limit.count:
             deaths = format_count(recent, "death")

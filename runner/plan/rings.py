@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 
@@ -20,24 +21,50 @@ class Wait:
         return f"`{self.who}` waits for `{self.whom}` (channel `{self.channel}` {state})"
 
 
-def ring_of(waits: Iterable[Wait]) -> tuple[Wait, ...] | None:
-    """A ring among `waits` in which somebody waits for room; None when there is none."""
+def stuck(waits: Iterable[Wait]) -> list[Wait]:
+    """Those of `waits` that cannot end by themselves, if nobody but those who wait is to move.
+
+    Whoever waits for room goes on only when the one reader has made some; whoever waits for a message goes on as soon
+    as any of those that could write one does, so it is stuck only when all of them are.
+    """
     by_who: dict[str, list[Wait]] = {}
     for wait in waits:
         by_who.setdefault(wait.who, []).append(wait)
-    for start in (wait for found in by_who.values() for wait in found if wait.full):
-        ring = _path(by_who, start.whom, start.who, (start,))
-        if ring is not None:
-            return ring
-    return None
+    while True:
+        free = [who for who, found in by_who.items() if not _is_stuck(found, by_who)]
+        if not free:
+            return [wait for found in by_who.values() for wait in found if wait.whom in by_who]
+        for who in free:
+            del by_who[who]
 
 
-def _path(by_who: dict[str, list[Wait]], here: str, goal: str, path: tuple[Wait, ...]) -> tuple[Wait, ...] | None:
-    if here == goal:
-        return path
-    for wait in by_who.get(here, ()):
-        if all(wait.who != earlier.who for earlier in path):
-            found = _path(by_who, wait.whom, goal, (*path, wait))
-            if found is not None:
-                return found
+def _is_stuck(found: list[Wait], by_who: Mapping[str, list[Wait]]) -> bool:
+    messages = [wait for wait in found if not wait.full]
+    if any(wait.full and wait.whom in by_who for wait in found):
+        return True
+    return bool(messages) and all(wait.whom in by_who for wait in messages)
+
+
+def ring_of(waits: Iterable[Wait]) -> tuple[Wait, ...] | None:
+    """A shortest ring among `waits` in which somebody waits for room, beginning there; None when there is none."""
+    by_who: dict[str, list[Wait]] = {}
+    for wait in waits:
+        by_who.setdefault(wait.who, []).append(wait)
+    rings = (_ring_from(wait, by_who) for found in by_who.values() for wait in found if wait.full)
+    return min((ring for ring in rings if ring is not None), key=len, default=None)
+
+
+def _ring_from(first: Wait, by_who: Mapping[str, list[Wait]]) -> tuple[Wait, ...] | None:
+    """The shortest way from `first` back to who waits there, breadth first."""
+    ways: deque[tuple[Wait, ...]] = deque([(first,)])
+    seen = {first.whom}
+    while ways:
+        way = ways.popleft()
+        here = way[-1].whom
+        if here == first.who:
+            return way
+        for wait in by_who.get(here, ()):
+            if wait.whom not in seen:
+                seen.add(wait.whom)
+                ways.append((*way, wait))
     return None

@@ -48,6 +48,13 @@ def _check_contract(resolved: Resolved) -> None:
         scope.error(
             ("contract",), "one-to-one answers what is read on stdin, and nothing is", 'write reads = "CHANNEL"'
         )
+    if not one_to_one and processor.in_flight.messages is not None:
+        scope.error(
+            ("in_flight", "messages"),
+            f'contract = "{processor.contract}" acknowledges at the end, so messages cannot be counted out',
+            'bound the bytes, or write contract = "one-to-one"',
+            at="key",
+        )
     if processor.order == "keep" and not one_to_one and "order" in written:
         scope.error(
             ("order",),

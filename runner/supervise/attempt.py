@@ -43,7 +43,10 @@ class RunOutcome:
 
 
 class Attempt:
-    """See the module. `on_ready` is called when messages begin to flow."""
+    """See the module. `over`: the program has ended by itself or was killed.
+
+    `on_ready` is called when messages begin to flow, `on_asked` when it is asked to end.
+    """
 
     def __init__(
         self,
@@ -54,10 +57,12 @@ class Attempt:
         *,
         prober: Prober,
         on_ready: Callable[[], None],
+        on_asked: Callable[[], None],
     ) -> None:
         self.pid: int | None = None
         self.ready = False
         self.asked = False
+        self.over = False
         self.outputs_unwanted = False
         self.ports = ports
         self._spec = spec
@@ -65,6 +70,7 @@ class Attempt:
         self._request = request
         self._prober = prober
         self._on_ready = on_ready
+        self._on_asked = on_asked
         self._loop = asyncio.get_running_loop()
         self._broken: asyncio.Future[tuple[str, bool]] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
@@ -86,9 +92,10 @@ class Attempt:
 
     def ask_to_end(self) -> None:
         """The stop ladder: the stop signal, the grace period, KILL of the tree."""
-        if self.asked:
+        if self.asked or self.over:
             return
         self.asked = True
+        self._on_asked()
         self._cancel_timer()
         if self.pid is not None:
             self._handle.signal(self._spec.stop.signal_number)
@@ -96,12 +103,12 @@ class Attempt:
 
     def ask_after_grace(self) -> None:
         """Its input has ended: it has the grace period before it is asked to end."""
-        if self._timer is None and not self.asked:
+        if self._timer is None and not self.asked and not self.over:
             self._timer = self._loop.call_later(self._spec.stop.grace_s, self.ask_to_end)
 
     def kill(self) -> None:
         """End it at once; we asked for it."""
-        self.asked = True
+        self.asked = self.asked or not self.over
         self.break_off("killed: it did not end when asked")
 
     def close_outputs(self) -> None:
@@ -164,6 +171,8 @@ class Attempt:
         return await ending
 
     async def _settle(self, exited: Exited) -> RunOutcome:
+        self.over = True
+        self._cancel_timer()
         ready_s = 0.0 if self._ready_at_s is None else self._loop.time() - self._ready_at_s
         for feeder in self.ports.feeders:
             feeder.stop()

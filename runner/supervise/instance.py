@@ -62,6 +62,7 @@ class Instance:
         self._streak = 0
         self._delivered: dict[str, int] = {}
         self._ended_early = asyncio.Event()
+        self._stop_cause: str | None = None
 
     @property
     def alive(self) -> bool:
@@ -99,10 +100,9 @@ class Instance:
 
     def ask_to_end(self, cause: str) -> None:
         """Stop it: the stop signal, the grace period, KILL. One that waits for a restart ends at once."""
+        self._stop_cause = cause
         self._ended_early.set()
-        if self.attempt is not None and not self.attempt.asked:
-            if self.state is not _STARTING or self.attempt.pid is not None:
-                self._become(_STOPPING, cause)
+        if self.attempt is not None:
             self.attempt.ask_to_end()
 
     def input_may_have_ended(self) -> None:
@@ -152,7 +152,8 @@ class Instance:
                     _BACKOFF, f"in {format_duration(decision.after_s)}, because: {decision.cause}", outcome.exited
                 )
                 await self._backoff(decision.after_s)
-            self._become(_EXITED, "stopped before it was started" + (" again" if self._number else ""))
+            why = "readers left" if self._processor.readers_left else "stopped"
+            self._become(_EXITED, f"{why} before it was started" + (" again" if self._number else ""))
         finally:
             await handle.close()
 
@@ -176,7 +177,7 @@ class Instance:
             limits=rlimits(spec.resources),
         )
         prober = Prober(processor.launcher, spec.name, self.replica, request)
-        attempt = Attempt(spec, ports, handle, request, prober=prober, on_ready=self._ready)
+        attempt = Attempt(spec, ports, handle, request, prober=prober, on_ready=self._ready, on_asked=self._asked)
         self.attempt = attempt
         self.log.watcher = attempt.line_watch
         if processor.killed:
@@ -199,6 +200,10 @@ class Instance:
             said = "" if self._spec.ready is None else ", ready"
             self._become(_RUNNING, f"running as process {attempt.pid}{said}")
             self.input_may_have_ended()
+
+    def _asked(self) -> None:
+        """It is being asked to end."""
+        self._become(_STOPPING, self._stop_cause or f"its grace period of {self._spec.stop.grace_s:g}s is over")
 
     def _env(self, ports: Ports) -> dict[str, str]:
         spec = self._spec
@@ -250,7 +255,7 @@ class Instance:
             streak=self._streak,
             chance=random.random(),  # noqa: S311 - jitter, not a secret
         )
-        if death.failure and not death.later:
+        if death.held_against:
             processor.failures_s.append(now_s)
         if decision.next is Next.AGAIN and not death.failure and not processor.is_source and not outcome.left:
             return Decision(Next.ENDED, f"{death.sentence}, all input read"), death

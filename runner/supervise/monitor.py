@@ -9,11 +9,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from runner.bridge.feeder import Feeder
 from runner.clock import Clock
 from runner.events import Bus, WaitChanged
 from runner.launch.procstate import Waits, cpu_ticks, waits_for_pipes
-from runner.plan.rings import Wait, ring_of
+from runner.plan.rings import Wait, ring_of, stuck
 from runner.supervise.attempt import Attempt
 from runner.supervise.instance import Instance
 from runner.supervise.processor import ProcessorRun
@@ -30,21 +29,30 @@ _SAY_WAIT_AFTER_S = 2.0
 
 @dataclass(slots=True)
 class _Look:
-    """What an attempt looked like, and since when."""
+    """What an attempt looked like, and since when.
+
+    `since_s`: since when nothing of it has moved; `idle_s`: since when, in spite of input and room, nothing has come of
+    it; `answered_s`: since when no answer came; `asleep_s`: since when its CPU time stands at `ticks`.
+    """
 
     attempt: Attempt
     signature: tuple[int, ...]
     since_s: float
+    idle_s: float
     answered: int
     answered_s: float
     ticks: int
+    asleep_s: float
     wait_key: str | None
     wait_since_s: float
     wait_said: bool = False
 
 
 class Monitor:
-    """See the module. `writers_of` maps a channel to those who write it; `fail` fails the run with a cause."""
+    """See the module. `writers_of` maps a channel to those who write it.
+
+    `fail` fails the run with a cause, and is told who is in the ring.
+    """
 
     def __init__(
         self,
@@ -52,7 +60,7 @@ class Monitor:
         writers_of: Mapping[str, tuple[str, ...]],
         bus: Bus,
         clock: Clock,
-        fail: Callable[[str], None],
+        fail: Callable[[str, tuple[str, ...]], None],
     ) -> None:
         self._processors = processors
         self._writers_of = writers_of
@@ -73,7 +81,7 @@ class Monitor:
         for processor in self._processors.values():
             for instance in processor.replicas:
                 attempt = instance.attempt
-                if attempt is None or attempt.pid is None:
+                if attempt is None or attempt.pid is None or attempt.over:
                     self._looks.pop(instance, None)
                     instance.waiting = None
                     continue
@@ -91,12 +99,18 @@ class Monitor:
         answered = attempt.ports.answers.answered if attempt.ports.answers is not None else 0
         look = self._looks.get(instance)
         if look is None or look.attempt is not attempt:
-            look = _Look(attempt, signature, now_s, answered, now_s, -1, None, now_s)
+            look = _Look(attempt, signature, now_s, now_s, answered, now_s, -1, now_s, None, now_s)
             self._looks[instance] = look
-        if signature != look.signature:
+        moved = signature != look.signature
+        if moved:
             look.signature, look.since_s, look.ticks = signature, now_s, -1
         if answered != look.answered or not self._in_flight(attempt):
             look.answered, look.answered_s = answered, now_s
+            moved = moved or attempt.ports.answers is not None
+        elif attempt.ports.answers is not None:
+            moved = False  # reading on is no answer
+        if moved or not self._in_flight(attempt) or self._held_up(attempt):
+            look.idle_s = now_s
         return look
 
     @staticmethod
@@ -114,11 +128,7 @@ class Monitor:
         attempt = look.attempt
         if limit_s is None or not attempt.ready or attempt.asked:
             return
-        if not self._in_flight(attempt) or self._held_up(attempt):
-            look.since_s = look.answered_s = now_s
-            return
-        still_s = now_s - (look.answered_s if attempt.ports.answers is not None else look.since_s)
-        if still_s >= limit_s:
+        if now_s - look.idle_s >= limit_s:
             attempt.break_off(f"stalled: input in flight and no answer for {format_duration(limit_s)}")
 
     def _window(self, look: _Look, now_s: float) -> None:
@@ -129,13 +139,11 @@ class Monitor:
         if answers.unread_bytes or now_s - look.answered_s < LOOK_EVERY_S:
             return
         if answers.grow():
-            look.since_s = now_s
             return
-        pid = look.attempt.pid or 0
-        ticks = cpu_ticks(pid)
+        ticks = cpu_ticks(look.attempt.pid or 0)
         if look.ticks != ticks:
-            look.ticks, look.since_s = ticks, now_s
-        elif now_s - look.since_s >= BUFFERS_AFTER_S:
+            look.ticks, look.asleep_s = ticks, now_s
+        elif now_s - look.asleep_s >= BUFFERS_AFTER_S:
             look.attempt.break_off(
                 f"buffers its output: {format_size(answers.pending_bytes)} read and not answered, which fills channel"
                 f" `{answers.inlet.readers[0].channel}`; switch its buffering off (python3 -u, stdbuf -oL, awk"
@@ -193,44 +201,52 @@ class Monitor:
         held_up = [name for name, item in self._processors.items() if self._is_held_up(item)]
         if not held_up or not any(now_s - look.since_s >= RING_SURE_S for look in self._looks.values()):
             return
-        waits: list[Wait] = []
-        for name, processor in self._processors.items():
-            for instance in processor.replicas:
-                look = self._looks.get(instance)
-                if look is not None and now_s - look.since_s >= RING_SURE_S:
-                    waits += self._waits_of(name, look, now_s)
-        ring = ring_of(waits)
+        waits = [wait for processor in self._processors.values() for wait in self._waits_of(processor, now_s)]
+        ring = ring_of(stuck(waits))
         if ring is not None:
             said = ", ".join(str(wait) for wait in ring)
             self._fail(
                 f"a ring of waits without progress: {said}; give the full channel more capacity, or let the program"
-                " read its inputs as they come"
+                " read its inputs as they come",
+                tuple(wait.who for wait in ring),
             )
 
     def _is_held_up(self, processor: ProcessorRun) -> bool:
         return any(item.attempt is not None and self._held_up(item.attempt) for item in processor.replicas)
 
-    def _waits_of(self, name: str, look: _Look, now_s: float) -> list[Wait]:
-        waits = []
-        attempt = look.attempt
-        for collector in attempt.ports.collectors:
-            if collector.paused:
-                waits += [Wait(name, item.processor, item.channel, full=True) for item in collector.blocked_by]
-        starved = [feeder for feeder in attempt.ports.feeders if feeder.starved]
-        if starved and self._waits_for(attempt, starved, now_s - look.since_s):
-            for feeder in starved:
-                for reader in feeder.inlet.readers:
-                    if not reader.queued_messages:
-                        writers = self._writers_of[reader.channel]
-                        waits += [
-                            Wait(name, writer, reader.channel, full=False)
-                            for writer in writers
-                            if not self._processors[writer].done
-                        ]
-        return waits
+    def _waits_of(self, processor: ProcessorRun, now_s: float) -> list[Wait]:
+        """What a processor waits for; nothing while any replica of it moves, or may."""
+        found: list[Wait] = []
+        for instance in processor.replicas:
+            if not instance.alive:
+                continue
+            look = self._looks.get(instance)
+            if look is None or now_s - look.since_s < RING_SURE_S:
+                return []
+            waits = self._waits_for_room(look.attempt) + self._waits_for_messages(look.attempt, now_s - look.since_s)
+            if not waits:
+                return []
+            found += [Wait(processor.spec.name, *wait) for wait in waits]
+        return found
 
     @staticmethod
-    def _waits_for(attempt: Attempt, starved: list[Feeder], still_s: float) -> bool:
-        inodes = frozenset(feeder.inode for feeder in starved)
-        waits = waits_for_pipes(attempt.pid or 0, inodes)
-        return waits is Waits.SURELY or (waits is Waits.MAYBE and still_s >= RING_LIKELY_S)
+    def _waits_for_room(attempt: Attempt) -> list[tuple[str, str, bool]]:
+        """(Whom, channel, True) for each reader that holds it up."""
+        readers = [reader for item in attempt.ports.collectors if item.paused for reader in item.blocked_by]
+        return [(reader.processor, reader.channel, True) for reader in readers]
+
+    def _waits_for_messages(self, attempt: Attempt, still_s: float) -> list[tuple[str, str, bool]]:
+        """(Whom, channel, False) for each writer of the ports that it waits for input on."""
+        starved = {feeder.inode: feeder for feeder in attempt.ports.feeders if feeder.starved}
+        if not starved:
+            return []
+        sure, inodes = waits_for_pipes(attempt.pid or 0, frozenset(starved))
+        if sure is Waits.NO or (sure is Waits.MAYBE and still_s < RING_LIKELY_S):
+            return []
+        return [
+            (writer, reader.channel, False)
+            for inode in inodes
+            for reader in starved[inode].inlet.readers
+            for writer in self._writers_of[reader.channel]
+            if not self._processors[writer].done
+        ]

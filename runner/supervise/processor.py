@@ -66,8 +66,11 @@ class ProcessorRun:
             async with asyncio.TaskGroup() as group:
                 for instance, handle in zip(self.replicas, handles, strict=True):
                     group.create_task(instance.live(handle))
-        finally:
-            self._finish()
+        except BaseException:
+            self._finish()  # broken off: nothing was settled, so there is no account to check
+            raise
+        self._finish()
+        self.settled()
 
     def _finish(self) -> None:
         if self.shared.sequencer is not None:
@@ -79,13 +82,14 @@ class ProcessorRun:
             outlet.end()
         for callback in self.on_done:
             callback()
-        self.settled()
 
     def fail(self, cause: str) -> None:
         """A replica failed for good, and with it the processor: its inputs count as unread, its outputs end."""
         if self.failed is not None:
             return
         self.failed = cause
+        if self.shared.sequencer is not None:
+            self.shared.sequencer.abandon()
         for instance in self.replicas:
             if instance.alive:
                 instance.ask_to_end("another replica failed for good")

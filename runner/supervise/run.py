@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import resource
 import secrets
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from traceback import walk_tb
 from typing import Any
 
 from runner.bridge.inlet import Inlet
@@ -19,7 +22,7 @@ from runner.channel.pipe import PipeChannel
 from runner.channel.registry import channel_kind
 from runner.clock import Clock, monotonic
 from runner.codec.registry import codec_named
-from runner.errors import BugError
+from runner.errors import BugError, MachineError
 from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping
 from runner.launch.base import Launcher
 from runner.launch.process import ProcessLauncher
@@ -39,6 +42,7 @@ from runner.supervise.snapshot import (
 
 _DESCRIPTORS_EACH = 10
 _DESCRIPTORS_SPARE = 128
+_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
 class Run:
@@ -99,6 +103,13 @@ class Run:
         try:
             self._join(launcher)
             await self._live()
+        except OSError as error:
+            if error.errno in _SHORTAGES:
+                raise MachineError(
+                    f"this machine has no more to give: {os.strerror(error.errno or 0)}",
+                    remedy="raise this user's limits (ulimit -n, -u), or run fewer processors",
+                ) from error
+            raise
         finally:
             if self._drain is not None:
                 self._drain.cancel()
@@ -191,7 +202,7 @@ class Run:
             {name: spec.writers for name, spec in self.pipeline.channels.items()},
             self.bus,
             self._clock,
-            self._fail,
+            self._fail_ring,
         )
         with _callback_errors() as broken:
             try:
@@ -209,6 +220,12 @@ class Run:
         if not self._failed and self.stopping is None:
             self._failed = True
         self.stop(cause)
+
+    def _fail_ring(self, cause: str, members: tuple[str, ...]) -> None:
+        """A ring of waits: it cannot drain, so its members are ended at once, and the rest in order."""
+        self._fail(cause)
+        for name in members:
+            self.processors[name].kill()
 
     def _waiting(self, reader: Reader) -> int:
         return self.processors[reader.processor].waiting_for(reader)
@@ -281,7 +298,7 @@ def _callback_errors() -> Iterator[asyncio.Future[None]]:
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         error = context.get("exception")
-        if error is not None and not broken.done():
+        if isinstance(error, BaseException) and "handle" in context and _is_ours(error) and not broken.done():
             broken.set_exception(error)
         elif before is not None:
             before(loop, context)
@@ -296,6 +313,11 @@ def _callback_errors() -> Iterator[asyncio.Future[None]]:
         broken.cancel()
         if not broken.cancelled():
             broken.exception()  # somebody has seen it
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether it came through this package: a host's own errors are none of the run's."""
+    return any(frame.f_globals.get("__name__", "").startswith("runner.") for frame, _ in walk_tb(error.__traceback__))
 
 
 async def _raise_from(broken: asyncio.Future[None]) -> None:
