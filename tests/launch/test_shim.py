@@ -71,6 +71,12 @@ def open_descriptors(shim: Shim) -> int:
     return len(list(Path(f"/proc/{shim.process.pid}/fd").iterdir()))
 
 
+def start_reader(shim: Shim, to: Pipe, **job: int) -> int:
+    """A program that lives until `to` ends."""
+    with Path(os.devnull).open("r+b") as null:
+        return shim.start([CAT], {0: to.reading, 1: null.fileno(), 2: null.fileno()}, **job)
+
+
 @contextmanager
 def tree(shim: Shim, kind: str, out: Pipe) -> Iterator[list[int]]:
     """A program that hides descendants; gives all its pids, as seen in its own namespace."""
@@ -270,6 +276,16 @@ def test_user(shim: Shim) -> None:
             assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
 
 
+@needs_root
+def test_groups_of_the_shim_are_not_the_programs() -> None:
+    """But they are when it keeps the shim's user."""
+    join = "import os, sys\nos.setgroups([7, 8])\nos.execv(sys.argv[1], sys.argv[1:])"
+    with Shim(BINARY, wrap=lambda command: python(join, *command)) as shim:
+        for ids, groups in (({"uid": NOBODY}, b""), ({"gid": NOBODY}, b""), ({}, b"7 8")):
+            status = shim.output([CAT, "/proc/self/status"], **ids)[0]
+            assert b"\nGroups:\t" + groups + b" \n" in status
+
+
 # ---- what cannot be started
 
 
@@ -412,7 +428,7 @@ def test_signal_reaches_the_group_only(shim: Shim) -> None:
         assert shim.ended().signal == signal.SIGKILL
         assert members_left(5) == []
         assert others_left(0) == pids[2:]
-        assert shim.kill() == 1
+        assert shim.kill() in (1, 2)  # the member may be reaped late, and then counts as killed
 
 
 def test_signal_after_the_end_is_harmless(shim: Shim) -> None:
@@ -444,8 +460,8 @@ def test_asked_to_stop(shim: Shim, number: int) -> None:
 def test_flood_of_stop_requests_hides_nothing(shim: Shim) -> None:
     """Unread, they would fill the socket, and the end of the program would find no room."""
     with Pipe() as to:
-        shim.start([CAT], {0: to.reading})
-        for _ in range(3000):
+        start_reader(shim, to)
+        for _ in range(20_000):  # many are merged into one
             os.kill(shim.process.pid, signal.SIGTERM)
             os.kill(shim.process.pid, signal.SIGINT)
         to.close_writing()
@@ -545,7 +561,7 @@ def test_start_while_killing_is_refused(shim: Shim) -> None:
 
 def test_program_dies_with_the_shim() -> None:
     with Shim(BINARY) as shim, Pipe() as to:
-        pid = shim.start([CAT], {0: to.reading})
+        pid = start_reader(shim, to)
         with watching([pid]) as left:
             shim.process.kill()
             assert left(5) == []
@@ -555,7 +571,7 @@ def test_program_dies_with_the_shim() -> None:
 def test_program_of_another_user_dies_with_the_shim() -> None:
     """A change of user clears the parent-death signal."""
     with Shim(BINARY) as shim, Pipe() as to:
-        pid = shim.start([CAT], {0: to.reading}, uid=NOBODY, gid=NOBODY)
+        pid = start_reader(shim, to, uid=NOBODY, gid=NOBODY)
         with watching([pid]) as left:
             shim.process.kill()
             assert left(5) == []
@@ -575,7 +591,7 @@ def test_half_closed_socket_counts_as_closed(shim: Shim) -> None:
 def test_runner_that_never_reads_is_taken_for_gone() -> None:
     """The alternative would be to lose messages, or to wait for ever."""
     with Shim(BINARY) as shim, Pipe() as to:
-        shim.start([CAT], {0: to.reading})
+        start_reader(shim, to)
         shim.socket.setblocking(False)  # noqa: FBT003
         while shim.process.poll() is None:
             try:
