@@ -70,8 +70,9 @@ class OneToOneFeeder(Feeder):
         )
         if self._window_full:
             return None
-        piece = self.inlet.take(most_bytes=max(1, room_bytes), most_messages=room_messages)
+        piece = self.inlet.take(most_bytes=max(1, room_bytes), most_messages=room_messages, strict=bool(self._pending))
         if piece is None:
+            self._window_full = self.inlet.queued_messages > 0
             return None
         if self._sequencer is not None:
             if piece.slot is None:
@@ -86,8 +87,10 @@ class OneToOneFeeder(Feeder):
         self.pending_messages += piece.batch.count
 
     def grow(self) -> bool:
-        """Double the window, up to its most; False when it was there already."""
-        if self.window_bytes >= self._most_window_bytes:
+        """Double the window, up to its most bytes; False when it was there already."""
+        if self.window_bytes >= self._most_window_bytes and (
+            self._window_messages is None or self.pending_bytes >= self._most_window_bytes
+        ):
             return False
         self.window_bytes = min(self._most_window_bytes, 2 * self.window_bytes)
         if self._window_messages is not None:
@@ -159,7 +162,7 @@ class OneToOneFeeder(Feeder):
             answered_unread += max(0, piece.answered - whole)
             rest = codec.skip(piece.batch, piece.answered)[1]
             if rest.count:
-                returned.append(Piece(piece.reader, rest, piece.number + piece.answered, slot=piece.slot))
+                returned.append(Piece(piece.reader, rest, piece.number + piece.answered, piece.order, slot=piece.slot))
             if piece.slot is not None and self._sequencer is not None:
                 self._sequencer.own(piece.slot, None)
         self._pending.clear()

@@ -230,7 +230,8 @@ class StreamFeeder(Feeder):
     def _hold(self, piece: Piece) -> None:
         held = self._held
         held.append(piece)
-        read_before = self.written_bytes - self._pipe_bytes
+        # Not from the size of the pipe: a program may have made its end of it larger.
+        read_before = self.written_bytes - self.unread_bytes
         while held[0].end <= read_before:
             self._consume(held.popleft(), None)
 
@@ -260,7 +261,7 @@ class StreamFeeder(Feeder):
                 whole, _ = self.inlet.codec.locate(piece.batch, read - piece.start)
                 self._consume(piece, whole)
                 rest = self.inlet.codec.skip(piece.batch, whole)[1]
-                returned.append(Piece(piece.reader, rest, piece.number + whole))
+                returned.append(Piece(piece.reader, rest, piece.number + whole, piece.order))
         self._held.clear()
         self.inlet.give_back(returned)
         self._check_possible(unread)

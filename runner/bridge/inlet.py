@@ -18,6 +18,7 @@ _SHARE_BYTES = 64 << 10
 class Piece:
     """Messages on their way into one instance. `start` and `end` are byte positions in what was written to it.
 
+    `order` is that in which pieces were handed out, which also holds when they come back.
     `number` is that of its first message among the reader's messages, from 1 (with replicas, in the order in which
     they were handed out). `answered` counts the first messages of it that have been answered (one-to-one); `slot`
     keeps the place of the answers where their order is kept.
@@ -26,6 +27,7 @@ class Piece:
     reader: Reader
     batch: Batch
     number: int
+    order: int = 0
     start: int = 0
     end: int = 0
     answered: int = 0
@@ -55,6 +57,7 @@ class Inlet:
         self._hungry: list[Hungry] = []
         self._returned: deque[Piece] = deque()
         self._taken = dict.fromkeys(readers, 0)
+        self._order = 0
         self._turn = 0
         for reader in readers:
             reader.on_data = self.wake
@@ -116,12 +119,12 @@ class Inlet:
         for reader in self.readers:
             reader.leave()
 
-    def take(self, *, most_bytes: int | None = None, most_messages: int | None = None) -> Piece | None:
-        """The next messages for one instance, whole; what a death gave back comes first."""
+    def take(
+        self, *, most_bytes: int | None = None, most_messages: int | None = None, strict: bool = False
+    ) -> Piece | None:
+        """The next messages for one instance, whole; what a death gave back comes first. Bounds as `Reader.take`."""
         if self._returned:
-            piece = self._returned.popleft()
-            self.handed += piece.batch.count
-            return piece
+            return self._take_returned(most_bytes, most_messages, strict=strict)
         if self._replicas > 1:
             share = max(1, -(-self.queued_messages // self._replicas))
             most_messages = share if most_messages is None else min(share, most_messages)
@@ -130,22 +133,41 @@ class Inlet:
         for _ in readers:
             reader = readers[self._turn % len(readers)]
             self._turn += 1
-            batch = reader.take(most_bytes=most_bytes, most_messages=most_messages)
+            batch = reader.take(most_bytes=most_bytes, most_messages=most_messages, strict=strict)
             if batch is not None:
                 self.handed += batch.count
                 number = self._taken[reader] + 1
                 self._taken[reader] += batch.count
-                return Piece(reader, batch, number)
+                self._order += 1
+                return Piece(reader, batch, number, self._order)
         return None
+
+    def _take_returned(self, most_bytes: int | None, most_messages: int | None, *, strict: bool) -> Piece | None:
+        piece = self._returned.popleft()
+        head, rest = self.codec.cut(
+            piece.batch,
+            most_bytes=piece.batch.size_bytes if most_bytes is None else most_bytes,
+            most_messages=piece.batch.count if most_messages is None else most_messages,
+        )
+        if strict and most_bytes is not None and head.size_bytes > most_bytes:
+            self._returned.appendleft(piece)
+            return None
+        if rest.count:
+            slot = piece.slot.home.split(piece.slot, rest.count) if piece.slot is not None else None
+            self._returned.appendleft(Piece(piece.reader, rest, piece.number + head.count, piece.order, slot=slot))
+            piece.batch = head
+        self.handed += head.count
+        return piece
 
     def give_back(self, pieces: Sequence[Piece]) -> None:
         """Put unread messages in front again, in their order; a live replica gets them first."""
-        for piece in reversed(pieces):
+        for piece in pieces:
             self.handed -= piece.batch.count
             if piece.reader.left:
                 piece.reader.account.unread += piece.batch.count
             else:
-                self._returned.appendleft(piece)
+                self._returned.append(piece)
+        self._returned = deque(sorted(self._returned, key=lambda piece: (piece.order, piece.number)))
         if pieces:
             self.wake()
 

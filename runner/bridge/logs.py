@@ -86,7 +86,8 @@ class LogReader:
         self._log = log
         self._stream: Stream = stream
         self._pending = b""
-        self._dropping = False
+        self._rest: Literal["", "shown", "left out"] = ""
+        """What became of the beginning of the line that is being read, where it is not pending."""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(descriptor, self._readable)
 
@@ -106,16 +107,19 @@ class LogReader:
         newlines = data.count(b"\n")
         log = self._log
         if log.watcher is None and newlines > log.allowance():
-            log.skip(newlines, data[: data.rfind(b"\n") + 1])
+            already_shown = self._rest == "shown"
+            log.skip(newlines - already_shown, data[: data.rfind(b"\n") + 1])
             self._pending = b""
-            self._dropping = not data.endswith(b"\n")
+            self._rest = "" if data.endswith(b"\n") else "left out"
             return
         first, *rest = data.split(b"\n")
-        if self._dropping:
+        if self._rest:
             if not rest:
                 return
-            first, *rest = rest  # the end of a line whose beginning was left out or shown cut
-            self._dropping = False
+            if self._rest == "left out":
+                log.skip(1, b"")
+            self._rest = ""
+            first, *rest = rest
         pending = self._pending + first
         for line in rest:
             log.line(pending, self._stream)
@@ -123,7 +127,7 @@ class LogReader:
         if len(pending) > LINE_BYTES:
             log.line(pending, self._stream)
             pending = b""
-            self._dropping = True
+            self._rest = "shown"
         self._pending = pending
 
     def close(self) -> None:
@@ -136,5 +140,7 @@ class LogReader:
         if self._pending:
             self._log.line(self._pending, self._stream)
             self._pending = b""
+        if self._rest == "left out":
+            self._log.skip(1, b"")
         self._log.say_left_out()
         self.ended.set()

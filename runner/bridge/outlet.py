@@ -42,13 +42,16 @@ class Outlet(Delivery):
 
     def deliver(self, batch: Batch) -> None:
         """See `Delivery`."""
-        try:
-            for writer in self.writers:
+        refused: CodecError | None = None
+        for writer in self.writers:
+            try:
                 writer.publish(batch)
-        except CodecError as error:
-            self.written += error.index
-            raise
+            except CodecError as error:
+                refused = error
+                batch, _ = writer.codec.skip(batch, error.index)  # no channel of the port gets more than this one
         self.written += batch.count
+        if refused is not None:
+            raise refused
 
     @property
     def full(self) -> bool:

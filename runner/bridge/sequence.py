@@ -28,6 +28,8 @@ class Slot:
     `owner` is the instance that holds the piece; None while nobody does.
     """
 
+    home: Sequencer
+
     reader: Reader
     missing: int
     owner: object | None
@@ -38,7 +40,7 @@ class Sequencer:
     """Holds answers back until all earlier ones have left.
 
     What it holds is bounded: an instance whose answers are not next is `crowded` once `most_bytes` are held, and is
-    not read until there is room; the one that holds the next piece is always read.
+    not read until there is room; the one that holds the next piece is always read, and so are all while nobody does.
     """
 
     def __init__(self, publish: Callable[[Batch], None], *, most_bytes: int) -> None:
@@ -51,9 +53,17 @@ class Sequencer:
 
     def open(self, reader: Reader, messages: int, owner: object) -> Slot:
         """The next place, for the answers to `messages` messages."""
-        slot = Slot(reader, messages, owner)
+        slot = Slot(self, reader, messages, owner)
         self._slots.append(slot)
         return slot
+
+    def split(self, slot: Slot, messages: int) -> Slot:
+        """Leave the last `messages` missing answers of `slot` to a place of their own, right behind it."""
+        slot.missing -= messages
+        behind = Slot(self, slot.reader, messages, None)
+        if not self._abandoned:
+            self._slots.insert(self._slots.index(slot) + 1, behind)
+        return behind
 
     def own(self, slot: Slot, owner: object | None) -> None:
         """`owner` holds the piece of `slot` from now on."""
@@ -101,7 +111,8 @@ class Sequencer:
         """Whether `owner` has to wait with its answers."""
         if self._held_bytes < self._most_bytes or self._abandoned:
             return False
-        return bool(self._slots) and self._slots[0].owner is not owner
+        head = self._slots[0] if self._slots else None
+        return head is not None and head.owner is not None and head.owner is not owner
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when something has left or changed hands."""

@@ -64,11 +64,13 @@ class Reader(ABC):
         """Whether this reader wants no more."""
 
     @abstractmethod
-    def take(self, *, most_bytes: int | None = None, most_messages: int | None = None) -> Batch | None:
+    def take(
+        self, *, most_bytes: int | None = None, most_messages: int | None = None, strict: bool = False
+    ) -> Batch | None:
         """The next messages, in order; None when nothing is queued.
 
         Without bounds it is whatever the channel has in one piece. With bounds the batch fits them, but for a first
-        message that is longer than `most_bytes`.
+        message that is longer than `most_bytes`; `strict` leaves that one where it is (None).
         """
 
     @abstractmethod
@@ -78,6 +80,9 @@ class Reader(ABC):
 
 class Writer(ABC):
     """One processor's end of a channel; its replicas share it."""
+
+    codec: Codec
+    """The framing of what is published."""
 
     @abstractmethod
     def publish(self, batch: Batch) -> None:

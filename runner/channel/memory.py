@@ -16,6 +16,8 @@ from runner.errors import CodecError
 from runner.spec.model import Channel as ChannelSpec
 from runner.spec.model import OnFull
 
+_MERGED_BYTES = 4096
+
 
 def _nothing() -> None:
     """Stand in for a callback that nobody has set."""
@@ -72,12 +74,23 @@ class MemoryReader(Reader):
             batch = self._keep_what_fits(batch, home.capacity_bytes - self._queued_bytes)
             if not batch.count:
                 return
-        self._batches.append(batch)
+        last = self._batches[-1] if self._batches else None
+        if last is not None and last.size_bytes + batch.size_bytes <= _MERGED_BYTES:
+            self._batches[-1] = self._merged(last, batch)
+        else:
+            self._batches.append(batch)
         self._queued_messages += batch.count
         self._queued_bytes += batch.size_bytes
         if not home.blocks and home.on_full is OnFull.DROP_OLDEST and self._queued_bytes > home.capacity_bytes:
             self._drop_oldest(self._queued_bytes - home.capacity_bytes)
         self.on_data()
+
+    def _merged(self, last: Batch, batch: Batch) -> Batch:
+        """Both as one: a queue of tiny batches would take many times its bytes."""
+        parts = (*last.parts, *batch.parts)
+        if self.codec.framed:
+            parts = (b"".join(parts),)
+        return Batch(parts, last.count + batch.count, last.size_bytes + batch.size_bytes)
 
     def _keep_what_fits(self, batch: Batch, room_bytes: int) -> Batch:
         if batch.size_bytes <= room_bytes:
@@ -106,7 +119,9 @@ class MemoryReader(Reader):
             self._queued_bytes -= gone.size_bytes
             excess_bytes -= gone.size_bytes
 
-    def take(self, *, most_bytes: int | None = None, most_messages: int | None = None) -> Batch | None:
+    def take(
+        self, *, most_bytes: int | None = None, most_messages: int | None = None, strict: bool = False
+    ) -> Batch | None:
         """See `Reader`."""
         if not self._batches:
             return None
@@ -121,6 +136,9 @@ class MemoryReader(Reader):
             )
             if rest.count:
                 self._batches.appendleft(rest)
+            if strict and most_bytes is not None and batch.size_bytes > most_bytes:
+                self._batches.appendleft(batch)
+                return None
         was_full = self._queued_bytes >= self._home.capacity_bytes
         self._queued_messages -= batch.count
         self._queued_bytes -= batch.size_bytes
@@ -144,8 +162,8 @@ class MemoryWriter(Writer):
     """Converts on the way in and hands to every reader."""
 
     def __init__(self, channel: MemoryChannel, codec: Codec) -> None:
+        self.codec = codec
         self._channel = channel
-        self._codec = codec
         self._ended = False
         self._conversions: dict[str, Callable[[Batch], Batch]] = {}
         for reader in channel.memory_readers:
@@ -155,14 +173,17 @@ class MemoryWriter(Writer):
 
     def publish(self, batch: Batch) -> None:
         """See `Writer`."""
+        if not batch.count:
+            return
         channel = self._channel
         if not self._conversions:
             channel.written += batch.count
             for reader in channel.memory_readers:
                 reader.offer(batch)
             return
+        wanted = {reader.codec.name for reader in channel.memory_readers if not reader.left}
         try:
-            converted = {name: convert(batch) for name, convert in self._conversions.items()}
+            converted = {name: convert(batch) for name, convert in self._conversions.items() if name in wanted}
         except CodecError as error:
             self._refuse(batch, error)
         else:
@@ -172,7 +193,7 @@ class MemoryWriter(Writer):
 
     def _refuse(self, batch: Batch, error: CodecError) -> None:
         channel = self._channel
-        good, _ = self._codec.skip(batch, error.index)
+        good, _ = self.codec.skip(batch, error.index)
         if good.count:
             self.publish(good)
         channel.refused += 1
