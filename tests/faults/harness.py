@@ -10,6 +10,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,9 +86,9 @@ def run_kills(connector: Connector, plan: Plan) -> Outcome:
     folder = connector.folder
     stop, total, out = folder / "stop", folder / "total", folder / "out"
     with connector.start(_pipeline(plan, stop, total, out), "--quiet") as running:
-        chance = random.Random(plan.seed)
+        killer = Killer(running, plan, random.Random(plan.seed))
         until(lambda: running.process.poll() is not None or (out.exists() and out.stat().st_size), "a first message")
-        kills = sum(_kill_one(running, plan, chance) for _ in range(plan.kills))
+        kills = sum(killer.kill_one() for _ in range(plan.kills))
         stop.touch()
         result = running.finish(FINISH_LIMIT_S)
     outcome = compare(result, plan, _sent(total, result), out, kills)
@@ -121,16 +122,33 @@ def _pipeline(plan: Plan, stop: Path, total: Path, out: Path) -> dict[str, Any]:
     )
 
 
-def _kill_one(running: Running, plan: Plan, chance: random.Random) -> bool:
-    """Wait a random time, then kill one of the victim's processes; False when the run is over."""
-    time.sleep(chance.uniform(0, plan.pause_s))
-    deadline = time.monotonic() + KILL_LIMIT_S
-    while running.process.poll() is None:
-        assert time.monotonic() < deadline, f"no victim came up within {KILL_LIMIT_S} s:\n{running.output()}"
-        living = running.programs(plan.command)
-        if living and kill_exactly(chance.choice(living), plan.command):
-            return True
-    return False
+Kill = Callable[[psutil.Process, list[str]], bool]
+
+
+@dataclass
+class Killer:
+    """Kills one victim after another; `kill` does it and says whether it hit. `hit` are those that have been."""
+
+    running: Running
+    plan: Plan
+    chance: random.Random
+    kill: Kill = kill_exactly
+    hit: set[psutil.Process] = field(default_factory=set)
+
+    def kill_one(self) -> bool:
+        """Wait a random time, then kill one of the living victims, none twice; False when the run is over."""
+        time.sleep(self.chance.uniform(0, self.plan.pause_s))
+        deadline = time.monotonic() + KILL_LIMIT_S
+        while self.running.process.poll() is None:
+            assert time.monotonic() < deadline, f"no victim for {KILL_LIMIT_S} s:\n{self.running.output()}"
+            living = [each for each in self.running.programs(self.plan.command) if each not in self.hit]
+            if not living:
+                continue
+            chosen = self.chance.choice(living)
+            if self.kill(chosen, self.plan.command):
+                self.hit.add(chosen)
+                return True
+        return False
 
 
 def compare(result: Result, plan: Plan, sent: int, out: Path, kills: int) -> Outcome:
@@ -186,18 +204,11 @@ def run_counted_kills(connector: Connector, plan: Plan) -> tuple[Outcome, int]:
     framed_bytes = len(frame(message(1, SIZE_BYTES, plan.codec), plan.codec))
     read = ReadByKilled(counts, framed_bytes)
     with connector.start(_pipeline(plan, stop, total, out), "--quiet") as running:
-        chance = random.Random(plan.seed)
+        killer = Killer(running, plan, random.Random(plan.seed), read.kill)
         until(lambda: running.process.poll() is not None or (out.exists() and out.stat().st_size), "a first message")
-        for _ in range(plan.kills):
-            time.sleep(chance.uniform(0, plan.pause_s))
-            deadline = time.monotonic() + KILL_LIMIT_S
-            while running.process.poll() is None:
-                assert time.monotonic() < deadline, f"no victim came up:\n{running.output()}"
-                living = running.programs(plan.command)
-                if living and read.kill(chance.choice(living), plan.command):
-                    break
+        kills = sum(killer.kill_one() for _ in range(plan.kills))
         stop.touch()
         result = running.finish(FINISH_LIMIT_S)
-    outcome = compare(result, plan, _sent(total, result), out, len(read.runs))
+    outcome = compare(result, plan, _sent(total, result), out, kills)
     print(f"stream {plan.codec} x{plan.replicas}: {outcome.summary()}, {sum(read.runs)} read by killed runs")
     return outcome, sum(read.runs)
