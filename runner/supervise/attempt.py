@@ -102,9 +102,19 @@ class Attempt:
         self._timer = self._loop.call_later(self._spec.stop.grace_s, self.kill)
 
     def ask_after_grace(self) -> None:
-        """Its input has ended: it has the grace period before it is asked to end."""
+        """Nothing more comes for it: it has the grace period before it is asked to end, and again while it reads on."""
         if self._timer is None and not self.asked and not self.over:
-            self._timer = self._loop.call_later(self._spec.stop.grace_s, self.ask_to_end)
+            self._timer = self._loop.call_later(self._spec.stop.grace_s, self._grace_over, self._read_bytes())
+
+    def _grace_over(self, read_before: int) -> None:
+        self._timer = None
+        if self._read_bytes() > read_before:
+            self.ask_after_grace()
+        else:
+            self.ask_to_end()
+
+    def _read_bytes(self) -> int:
+        return sum(feeder.written_bytes - feeder.unread_bytes for feeder in self.ports.feeders)
 
     def kill(self) -> None:
         """End it at once; we asked for it."""

@@ -108,11 +108,9 @@ class Instance:
     def input_may_have_ended(self) -> None:
         """Something moved: see whether its input has ended, and, in a stop, start its grace period."""
         attempt = self.attempt
-        if attempt is None or self._processor.is_source or not attempt.input_ended:
+        if attempt is None or self._processor.is_source or not self._processor.writers_ended:
             return
-        if any(not pipe.done for pipe in self._processor.pipe_writers):
-            return
-        if self.state is _RUNNING:
+        if attempt.input_ended and self.state is _RUNNING:
             self._become(_DRAINING, "its input has ended")
         if self._processor.stopping:
             attempt.ask_after_grace()

@@ -130,6 +130,12 @@ class ProcessorRun:
             instance.close_outputs()
 
     @property
+    def writers_ended(self) -> bool:
+        """Whether everybody who writes to it has ended."""
+        inlets = self.shared.inlets.values()
+        return all(inlet.writers_ended for inlet in inlets) and all(writer.done for writer in self.pipe_writers)
+
+    @property
     def pipe_readers_left(self) -> bool:
         """Whether everything it writes went into pipes whose readers have ended well: it got SIGPIPE, as in a shell."""
         readers = self.pipe_readers
