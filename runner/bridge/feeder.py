@@ -64,6 +64,7 @@ class Feeder(ABC):
         self._flowing = False
         self._awaiting_room = False
         self._refused = False
+        self._left_bytes = 0
         inlet.attach(self)
 
     def begin(self) -> None:
@@ -173,17 +174,20 @@ class Feeder(ABC):
             self._loop.remove_writer(self._descriptor)
             self._awaiting_room = False
 
-    async def settle(self) -> InputLeft:
-        """After `stop`, and once the whole tree is dead: count what was read, and give back what was not.
+    async def count_unread(self) -> None:
+        """After `stop`, and once the whole tree is dead: see what it has not read; for `settle`."""
+        await self._readers_gone()
+        self._left_bytes = unread_bytes(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def settle(self) -> InputLeft:
+        """After `count_unread`, and once all output is read: account for what was read, give back what was not.
 
         Raises ContractError for numbers that cannot be (the program wrote into its own input, say); then nothing that
         the program may have read is given back.
         """
-        await self._readers_gone()
-        unread = unread_bytes(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = -1
-        return self._account(unread)
+        return self._account(self._left_bytes)
 
     async def _readers_gone(self) -> None:
         if self.input_closed:

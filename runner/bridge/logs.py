@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from runner.clock import Clock, monotonic
@@ -17,18 +17,25 @@ _BURST_LINES = 4 * LINES_PER_S
 _READ_BYTES = 1 << 16
 _TAIL_BYTES = 16 << 10
 _LAST_LINES = 20
+_HIDDEN = "[secret]"
 
 Stream = Literal["stderr", "stdout", "stray"]
 
 
 class InstanceLog:
-    """What one instance logs over all its runs: emits lines on the bus, within `LINES_PER_S`, and keeps the last."""
+    """What one instance logs over all its runs: emits lines on the bus, within `LINES_PER_S`, and keeps the last.
 
-    def __init__(self, bus: Bus, processor: str, replica: int, clock: Clock = monotonic) -> None:
+    Wherever one of `secrets` stands in a line, it is replaced.
+    """
+
+    def __init__(
+        self, bus: Bus, processor: str, replica: int, clock: Clock = monotonic, secrets: Sequence[str] = ()
+    ) -> None:
         self._bus = bus
         self._processor = processor
         self._replica = replica
         self._clock = clock
+        self._secrets = sorted(filter(None, secrets), key=len, reverse=True)
         self._allowed = float(_BURST_LINES)
         self._refilled_at = clock()
         self._unsaid = 0
@@ -53,7 +60,7 @@ class InstanceLog:
         if self.watcher is not None:
             self.watcher(raw)
         cut = len(raw) > LINE_BYTES
-        text = raw[:LINE_BYTES].decode("utf-8", "replace")
+        text = self._text(raw)
         self._tail.append(text)
         if self.allowance() < 1:
             self.left_out += 1
@@ -63,12 +70,21 @@ class InstanceLog:
         self.say_left_out()
         self._bus.emit(LogLine(processor=self._processor, replica=self._replica, stream=stream, text=text, cut=cut))
 
+    def _text(self, raw: bytes) -> str:
+        """What is shown of a line. A secret is hidden before the line is cut, so that no half of one is left."""
+        if not self._secrets:
+            return raw[:LINE_BYTES].decode("utf-8", "replace")
+        text = raw.decode("utf-8", "replace")
+        for secret in self._secrets:
+            text = text.replace(secret, _HIDDEN)
+        return text[:LINE_BYTES]
+
     def skip(self, lines: int, tail: bytes) -> None:
         """`lines` lines came faster than the limit and were not looked at; they ended with `tail`."""
         self.left_out += lines
         self._unsaid += lines
         for raw in tail[-_TAIL_BYTES:].split(b"\n")[-_LAST_LINES - 1 : -1]:
-            self._tail.append(raw[:LINE_BYTES].decode("utf-8", "replace"))
+            self._tail.append(self._text(raw))
 
     def say_left_out(self) -> None:
         """Tell how many lines were left out since this was told last."""

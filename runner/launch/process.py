@@ -76,7 +76,10 @@ class ProcessHandle(Handle):
                 self._launcher.shim,
                 [self._launcher.shim, str(_SHIM_SOCKET)],
                 {},
-                file_actions=[(os.POSIX_SPAWN_DUP2, theirs.fileno(), _SHIM_SOCKET)],
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SHIM_SOCKET),
+                    *((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)),
+                ],
                 setsigmask=(),
                 setsigdef=_ALL_SIGNALS,
             )

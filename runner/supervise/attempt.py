@@ -14,15 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner.bridge.feeder import InputLeft, StreamFeeder
-from runner.errors import ContractError, LaunchError, RunnerError
+from runner.errors import CodecError, ContractError, LaunchError, RunnerError
 from runner.events import Exited
 from runner.launch.base import Handle, LaunchRequest, ShimLostError
 from runner.plan.restart import describe
 from runner.spec.model import Contract, Processor
 from runner.supervise.health import LineWatch, Prober, until_dead, until_ready
 from runner.supervise.ports import Ports
+from runner.units import format_count
 
 _LOG_END_S = 1.0
+
+_Problem = tuple[str, bool]
+"""(What is wrong, whether trying again is in vain.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class RunOutcome:
 
 
 class Attempt:
-    """See the module. `over`: the program has ended by itself or was killed.
+    """See the module. `over`: the program has ended by itself or was killed; `ended_s`: when, on the loop's clock.
 
     `on_ready` is called when messages begin to flow, `on_asked` when it is asked to end.
     """
@@ -63,6 +67,7 @@ class Attempt:
         self.ready = False
         self.asked = False
         self.over = False
+        self.ended_s: float | None = None
         self.outputs_unwanted = False
         self.ports = ports
         self._spec = spec
@@ -72,7 +77,7 @@ class Attempt:
         self._on_ready = on_ready
         self._on_asked = on_asked
         self._loop = asyncio.get_running_loop()
-        self._broken: asyncio.Future[tuple[str, bool]] = self._loop.create_future()
+        self._broken: asyncio.Future[_Problem] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._ready_at_s: float | None = None
         self._watch: LineWatch | None = None
@@ -181,7 +186,9 @@ class Attempt:
         return await ending
 
     async def _settle(self, exited: Exited) -> RunOutcome:
+        """The order of a death, from the end of the program on."""
         self.over = True
+        self.ended_s = self._loop.time()
         self._cancel_timer()
         ready_s = 0.0 if self._ready_at_s is None else self._loop.time() - self._ready_at_s
         for feeder in self.ports.feeders:
@@ -189,29 +196,43 @@ class Attempt:
         if exited.ok and not self._broken.done():
             await self._outputs_end(self._spec.stop.grace_s)
         await self._handle.kill_tree()
-        why, final = self._broken.result() if self._broken.done() else (None, False)
+        for feeder in self.ports.feeders:
+            await feeder.count_unread()
+        problem = await self._read_to_end(exited)
+        lefts, other = self._settle_inputs(exited)
+        problem = problem or other
+        await self._logs_end()
+        if self._broken.done():
+            problem = self._broken.result()  # which came first, or is the broken contract that the reading has found
+        elif problem is None and not self.asked and not self.outputs_unwanted:
+            problem = self._contract_broken(exited, lefts)
+        why, final = problem or (None, False)
+        left = exited.ok and any(not item.ended for item in lefts)
+        return RunOutcome(exited, why, final, self.asked, left, ready_s)
+
+    async def _read_to_end(self, exited: Exited) -> _Problem | None:
+        """Deliver whatever the program has written; what is wrong with the end of it."""
+        problem: _Problem | None = None
         for collector in self.ports.collectors:
             await collector.read_to_end()
             try:
                 collector.finish(clean=exited.ok and not self.outputs_unwanted)
-            except RunnerError as error:
-                why, final = why or str(error), True
-        if self._broken.done():
-            why, final = self._broken.result()  # reading to the end may have found a broken contract
+            except (CodecError, ContractError) as error:
+                problem = problem or (str(error), True)
+        return problem
+
+    def _settle_inputs(self, exited: Exited) -> tuple[list[InputLeft], _Problem | None]:
+        """Account for each input; (what was left of those that could be settled, what is wrong with another)."""
         lefts: list[InputLeft] = []
+        problem: _Problem | None = None
         for feeder in self.ports.feeders:
             try:
-                lefts.append(await feeder.settle())
+                lefts.append(feeder.settle())
             except ContractError as error:
-                why, final = str(error), True
+                problem = problem or (str(error), True)
             if isinstance(feeder, StreamFeeder):
                 self._account(feeder, exited)
-        await self._logs_end()
-        left = exited.ok and any(not item.ended for item in lefts)
-        if why is None and not self.asked and not self.outputs_unwanted:
-            why = self._contract_broken(exited, lefts)
-            final = why is not None
-        return RunOutcome(exited, why, final, self.asked, left, ready_s)
+        return lefts, problem
 
     async def _outputs_end(self, grace_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -236,21 +257,17 @@ class Attempt:
             else:
                 reader.account.indeterminate += feeder.hand_in(reader)
 
-    def _contract_broken(self, exited: Exited, lefts: list[InputLeft]) -> str | None:
+    def _contract_broken(self, exited: Exited, lefts: list[InputLeft]) -> _Problem | None:
         """What a one-to-one program that exited with 0 did wrong; None when it kept its contract."""
         if self._spec.contract is not Contract.ONE_TO_ONE or not exited.ok or self.ports.answers is None:
             return None
         left = lefts[self.ports.feeders.index(self.ports.answers)]
         if left.unanswered:
-            return (
-                f"ended ({describe(exited)}) with answers missing: {left.first_unanswered} has none"
-                f" ({left.unanswered:,} in all)"
-            )
-        if not left.ended and self._spec.restart.when != "always":
-            return (
-                f"ended ({describe(exited)}) before the end of its input, {left.unread:,} messages were left unread;"
-                ' a one-to-one program that may do that needs restart = "always"'
-            )
+            missing = f"{left.first_unanswered} has none ({left.unanswered:,} in all)"
+            return f"ended ({describe(exited)}) with answers missing: {missing}", True
+        if not left.ended:
+            unread = format_count(left.unread, "message")
+            return f"ended ({describe(exited)}) before the end of its input, with {unread} unread", True
         return None
 
     def _cancel_timer(self) -> None:

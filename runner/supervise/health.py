@@ -12,6 +12,7 @@ from pathlib import Path
 from runner.errors import RunnerError
 from runner.launch.base import Launcher, LaunchRequest
 from runner.spec.model import Check
+from runner.units import format_count
 
 _LONGEST_PROBE_S = 5.0
 
@@ -95,10 +96,14 @@ async def until_ready(check: Check, prober: Prober, lines: LineWatch | None) -> 
                 assert lines is not None
                 await lines.seen.wait()
                 return None
+            failed = 0
             while True:
                 why = await prober.probe(check, min(_LONGEST_PROBE_S, check.timeout_s))
                 if why is None:
                     return None
+                failed += 1
+                if check.failures is not None and failed >= check.failures:
+                    return f"not ready: its check failed {format_count(failed, 'time')} in a row: {why}"
                 await asyncio.sleep(check.every_s)
     except TimeoutError:
         what = check.value if isinstance(check.value, str) else check.value[0]

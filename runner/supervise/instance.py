@@ -55,19 +55,29 @@ class Instance:
         self.stray = 0
         self.attempt: Attempt | None = None
         self.waiting: str | None = None
-        self.log = InstanceLog(processor.bus, processor.spec.name, replica, processor.clock)
+        spec = processor.spec
+        secrets = [*spec.secrets.values(), *(str(spec.params[name]) for name in spec.secret_params)]
+        self.log = InstanceLog(processor.bus, spec.name, replica, processor.clock, secrets)
         self._processor = processor
-        self._spec = processor.spec
+        self._spec = spec
         self._number = 0
         self._streak = 0
         self._delivered: dict[str, int] = {}
         self._ended_early = asyncio.Event()
         self._stop_cause: str | None = None
+        self._ended_s: float | None = None
+        self._piped_out = False
+        self._restart_s = 0.0
 
     @property
     def alive(self) -> bool:
         """Whether it has not ended for good."""
         return self.state not in {_EXITED, _FAILED}
+
+    @property
+    def ended_s(self) -> float | None:
+        """When its program ended last, on the loop's clock; None while it runs."""
+        return self.attempt.ended_s if self.attempt is not None else self._ended_s
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -123,6 +133,13 @@ class Instance:
             if self._processor.is_source:
                 self.attempt.ask_after_grace()
 
+    def no_long_backoff(self) -> None:
+        """In a stop, a restart that is further away than the grace period does not come."""
+        if self._processor.stopping and self.state is _BACKOFF:
+            left_s = self._restart_s - asyncio.get_running_loop().time()
+            if left_s > self._spec.stop.grace_s:
+                self._ended_early.set()
+
     def kill(self) -> None:
         """End it now."""
         self._ended_early.set()
@@ -138,6 +155,8 @@ class Instance:
                 self._number += 1
                 self._become(_STARTING, "starting" if self._number == 1 else f"restart {self._number - 1}")
                 outcome = await self._run_once(handle)
+                exited = outcome.exited or Exited(None, None)
+                self._piped_out = await self._processor.pipe_readers_left(exited, self.ended_s or 0.0)
                 decision, death = self._decide(outcome)
                 self._record(outcome, decision.cause)
                 self._processor.settled()
@@ -185,6 +204,7 @@ class Instance:
         try:
             return await attempt.run()
         finally:
+            self._ended_s = attempt.ended_s
             self.attempt = None
             self.waiting = None
             for collector in ports.collectors:
@@ -237,7 +257,7 @@ class Instance:
         death = Death(outcome.exited, outcome.why, asked=asked, left=outcome.left)
         if outcome.ready_s >= spec.restart.reset_after_s:
             self._streak = 0
-        if processor.readers_left or processor.pipe_readers_left:
+        if processor.readers_left or self._piped_out:
             return Decision(Next.ENDED, f"readers left ({death.sentence})"), death
         if asked:
             return Decision(Next.ENDED, f"stopped ({death.sentence})"), death
@@ -261,6 +281,8 @@ class Instance:
 
     async def _backoff(self, after_s: float) -> None:
         """Wait for the restart, or until it is not to come."""
+        self._restart_s = asyncio.get_running_loop().time() + after_s
+        self.no_long_backoff()
         if after_s > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ended_early.wait(), after_s)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from runner.bridge.feeder import Feeder
 from runner.channel.base import Reader
 from runner.clock import Clock
-from runner.events import Bus, InstanceState
+from runner.events import Bus, Exited, InstanceState
 from runner.launch.base import Launcher
 from runner.spec.model import Processor
 from runner.supervise.instance import Instance
@@ -18,6 +20,7 @@ from runner.supervise.ports import Shared
 from runner.supervise.snapshot import InstanceReport, ProcessorReport, ProcessorRow
 
 _KEPT_RUNS = 20
+_PIPE_READERS_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class ProcessorRun:
         self.failed: str | None = None
         self.readers_left = False
         self.done = False
+        self.ended = asyncio.Event()
         self.on_done: list[Callable[[], None]] = []
         self.failures_s: deque[float] = deque(maxlen=max(1, spec.restart.limit.count + 1))
         self.instances: deque[InstanceReport] = deque(maxlen=_KEPT_RUNS)
@@ -78,6 +82,7 @@ class ProcessorRun:
         for inlet in self.shared.inlets.values():
             inlet.leave()
         self.done = True
+        self.ended.set()
         for outlet in self.shared.outlets.values():
             outlet.end()
         for callback in self.on_done:
@@ -105,6 +110,7 @@ class ProcessorRun:
             if self.is_source:
                 instance.ask_to_end(cause)
             else:
+                instance.no_long_backoff()
                 instance.input_may_have_ended()
 
     def kill(self) -> None:
@@ -135,11 +141,28 @@ class ProcessorRun:
         inlets = self.shared.inlets.values()
         return all(inlet.writers_ended for inlet in inlets) and all(writer.done for writer in self.pipe_writers)
 
-    @property
-    def pipe_readers_left(self) -> bool:
-        """Whether everything it writes went into pipes whose readers have ended well: it got SIGPIPE, as in a shell."""
+    async def pipe_readers_left(self, exited: Exited, ended_s: float) -> bool:
+        """Whether a program of it that ended at `ended_s` wrote only into pipes whose readers had left before it.
+
+        Then it got SIGPIPE, or EPIPE, as in a shell. Their own ends may still be on their way to being settled.
+        """
         readers = self.pipe_readers
-        return bool(readers) and not self.shared.outlets and all(item.done and item.failed is None for item in readers)
+        if not readers or self.shared.outlets or exited.ok:
+            return False
+        before = [item.ended_s is not None and item.ended_s <= ended_s for item in readers]
+        if exited.signal != signal.SIGPIPE and not all(before):
+            return False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_PIPE_READERS_S):
+                for item in readers:
+                    await item.ended.wait()
+        return all(item.failed is None for item in readers)
+
+    @property
+    def ended_s(self) -> float | None:
+        """When the last of its programs ended, on the loop's clock; None while one runs that never did."""
+        ends = [item.ended_s for item in self.replicas]
+        return max((end for end in ends if end is not None), default=None) if None not in ends else None
 
     # -- what observers and the ledger ask
 

@@ -30,7 +30,7 @@ from runner.launch.procstate import peak_rss_bytes
 from runner.spec.model import Pipeline, Port, Processor
 from runner.supervise.ledger import Imbalance, imbalances
 from runner.supervise.monitor import Monitor
-from runner.supervise.ports import PIPE_BYTES, Shared
+from runner.supervise.ports import Shared
 from runner.supervise.processor import ProcessorRun, Surroundings
 from runner.supervise.snapshot import (
     ChannelReport,
@@ -177,7 +177,7 @@ class Run:
             shared.pipes_in,
             shared.pipes_out,
             sequencer,
-            max(PIPE_BYTES, *capacities),
+            max(capacities),
         )
 
     def _tell_each_other(self) -> None:
