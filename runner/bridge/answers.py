@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 
 from runner.bridge.feeder import Feeder, InputLeft
-from runner.bridge.inlet import Inlet, Piece
+from runner.bridge.inlet import Inlet, Piece, merged
 from runner.bridge.outlet import Delivery, Outlet
 from runner.bridge.sequence import Sequencer, acknowledge
 from runner.channel.base import Reader
-from runner.codec.base import Batch, Codec
+from runner.codec.base import MERGED_BYTES, Batch, Codec
 from runner.errors import CodecError, ContractError
 
 _SHOWN_BYTES = 80
@@ -70,19 +70,25 @@ class OneToOneFeeder(Feeder):
         )
         if self._window_full:
             return None
-        piece = self.inlet.take(most_bytes=max(1, room_bytes), most_messages=room_messages, strict=bool(self._pending))
+        piece = self.inlet.take(
+            most_bytes=max(1, room_bytes), most_messages=room_messages, never_over=room_bytes if self._pending else None
+        )
         if piece is None:
             self._window_full = self.inlet.queued_messages > 0
             return None
         if self._sequencer is not None:
             if piece.slot is None:
-                piece.slot = self._sequencer.open(piece.reader, piece.batch.count, self)
+                last = self._pending[-1] if self._pending else None
+                small = last is not None and last.batch.size_bytes + piece.batch.size_bytes <= MERGED_BYTES
+                after = last.slot if last is not None and small else None
+                piece.slot = self._sequencer.open(piece.reader, piece.batch.count, self, after=after)
             else:
                 self._sequencer.own(piece.slot, self)
         return piece
 
     def _hold(self, piece: Piece) -> None:
-        self._pending.append(piece)
+        if not merged(self._pending, piece, self.inlet.codec):
+            self._pending.append(piece)
         self.pending_bytes += piece.batch.size_bytes
         self.pending_messages += piece.batch.count
 

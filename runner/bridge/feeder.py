@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runner.bridge.inlet import Inlet, Piece
+from runner.bridge.inlet import Inlet, Piece, merged
 from runner.codec.base import Buffer
 from runner.errors import ContractError
 
@@ -233,10 +233,11 @@ class StreamFeeder(Feeder):
 
     def _hold(self, piece: Piece) -> None:
         held = self._held
-        held.append(piece)
+        if not merged(held, piece, self.inlet.codec):
+            held.append(piece)
         # Not from the size of the pipe: a program may have made its end of it larger.
         read_before = self.written_bytes - self.unread_bytes
-        while held[0].end <= read_before:
+        while held and held[0].end <= read_before:
             self._consume(held.popleft(), None)
 
     def _consume(self, piece: Piece, messages: int | None) -> None:
@@ -254,10 +255,10 @@ class StreamFeeder(Feeder):
         return self._consumed.pop(id(reader), 0)
 
     def _account(self, unread: int) -> InputLeft:
-        read = self.written_bytes - min(unread, self.written_bytes)
+        read = self.written_bytes - unread
         returned: list[Piece] = []
         for piece in self._held:
-            if piece.end <= read:
+            if read < 0 or piece.end <= read:  # below 0: who knows what it has read
                 self._consume(piece, None)
             elif piece.start >= read:
                 returned.append(piece)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from runner.bridge.sequence import Slot
 from runner.channel.base import Reader
-from runner.codec.base import Batch
+from runner.codec.base import MERGED_BYTES, Batch, Codec
 
 _SHARE_BYTES = 64 << 10
 
@@ -32,6 +32,20 @@ class Piece:
     end: int = 0
     answered: int = 0
     slot: Slot | None = None
+
+
+def merged(held: deque[Piece], piece: Piece, codec: Codec) -> bool:
+    """Make `piece` a part of the last one in `held`, where that is right and both are small; whether it was done."""
+    last = held[-1] if held else None
+    if last is None or last.batch.size_bytes + piece.batch.size_bytes > MERGED_BYTES:
+        return False
+    if last.reader is not piece.reader or last.slot is not piece.slot or last.end != piece.start:
+        return False
+    if last.number + last.batch.count != piece.number:
+        return False
+    last.batch = codec.merge(last.batch, piece.batch)
+    last.end = piece.end
+    return True
 
 
 class Hungry(Protocol):
@@ -120,11 +134,11 @@ class Inlet:
             reader.leave()
 
     def take(
-        self, *, most_bytes: int | None = None, most_messages: int | None = None, strict: bool = False
+        self, *, most_bytes: int | None = None, most_messages: int | None = None, never_over: int | None = None
     ) -> Piece | None:
         """The next messages for one instance, whole; what a death gave back comes first. Bounds as `Reader.take`."""
         if self._returned:
-            return self._take_returned(most_bytes, most_messages, strict=strict)
+            return self._take_returned(most_bytes, most_messages, never_over)
         if self._replicas > 1:
             share = max(1, -(-self.queued_messages // self._replicas))
             most_messages = share if most_messages is None else min(share, most_messages)
@@ -133,7 +147,7 @@ class Inlet:
         for _ in readers:
             reader = readers[self._turn % len(readers)]
             self._turn += 1
-            batch = reader.take(most_bytes=most_bytes, most_messages=most_messages, strict=strict)
+            batch = reader.take(most_bytes=most_bytes, most_messages=most_messages, never_over=never_over)
             if batch is not None:
                 self.handed += batch.count
                 number = self._taken[reader] + 1
@@ -142,14 +156,14 @@ class Inlet:
                 return Piece(reader, batch, number, self._order)
         return None
 
-    def _take_returned(self, most_bytes: int | None, most_messages: int | None, *, strict: bool) -> Piece | None:
+    def _take_returned(self, most_bytes: int | None, most_messages: int | None, never_over: int | None) -> Piece | None:
         piece = self._returned.popleft()
         head, rest = self.codec.cut(
             piece.batch,
             most_bytes=piece.batch.size_bytes if most_bytes is None else most_bytes,
             most_messages=piece.batch.count if most_messages is None else most_messages,
         )
-        if strict and most_bytes is not None and head.size_bytes > most_bytes:
+        if never_over is not None and head.size_bytes > never_over:
             self._returned.appendleft(piece)
             return None
         if rest.count:

@@ -51,8 +51,11 @@ class Sequencer:
         self._waiting: list[Callable[[], None]] = []
         self._abandoned = False
 
-    def open(self, reader: Reader, messages: int, owner: object) -> Slot:
-        """The next place, for the answers to `messages` messages."""
+    def open(self, reader: Reader, messages: int, owner: object, *, after: Slot | None = None) -> Slot:
+        """The next place, for the answers to `messages` messages; `after`, made larger, where that is the last one."""
+        if after is not None and self._slots and self._slots[-1] is after and after.reader is reader:
+            after.missing += messages
+            return after
         slot = Slot(self, reader, messages, owner)
         self._slots.append(slot)
         return slot

@@ -65,12 +65,12 @@ class Reader(ABC):
 
     @abstractmethod
     def take(
-        self, *, most_bytes: int | None = None, most_messages: int | None = None, strict: bool = False
+        self, *, most_bytes: int | None = None, most_messages: int | None = None, never_over: int | None = None
     ) -> Batch | None:
         """The next messages, in order; None when nothing is queued.
 
         Without bounds it is whatever the channel has in one piece. With bounds the batch fits them, but for a first
-        message that is longer than `most_bytes`; `strict` leaves that one where it is (None).
+        message that is longer than `most_bytes`; one that is longer than `never_over` bytes stays where it is (None).
         """
 
     @abstractmethod

@@ -10,13 +10,11 @@ from collections import deque
 from collections.abc import Callable
 
 from runner.channel.base import Account, Channel, Reader, Writer
-from runner.codec.base import Batch, Codec
+from runner.codec.base import MERGED_BYTES, Batch, Codec
 from runner.codec.convert import converter
 from runner.errors import CodecError
 from runner.spec.model import Channel as ChannelSpec
 from runner.spec.model import OnFull
-
-_MERGED_BYTES = 4096
 
 
 def _nothing() -> None:
@@ -75,8 +73,8 @@ class MemoryReader(Reader):
             if not batch.count:
                 return
         last = self._batches[-1] if self._batches else None
-        if last is not None and last.size_bytes + batch.size_bytes <= _MERGED_BYTES:
-            self._batches[-1] = self._merged(last, batch)
+        if last is not None and last.size_bytes + batch.size_bytes <= MERGED_BYTES:
+            self._batches[-1] = self.codec.merge(last, batch)
         else:
             self._batches.append(batch)
         self._queued_messages += batch.count
@@ -84,13 +82,6 @@ class MemoryReader(Reader):
         if not home.blocks and home.on_full is OnFull.DROP_OLDEST and self._queued_bytes > home.capacity_bytes:
             self._drop_oldest(self._queued_bytes - home.capacity_bytes)
         self.on_data()
-
-    def _merged(self, last: Batch, batch: Batch) -> Batch:
-        """Both as one: a queue of tiny batches would take many times its bytes."""
-        parts = (*last.parts, *batch.parts)
-        if self.codec.framed:
-            parts = (b"".join(parts),)
-        return Batch(parts, last.count + batch.count, last.size_bytes + batch.size_bytes)
 
     def _keep_what_fits(self, batch: Batch, room_bytes: int) -> Batch:
         if batch.size_bytes <= room_bytes:
@@ -120,7 +111,7 @@ class MemoryReader(Reader):
             excess_bytes -= gone.size_bytes
 
     def take(
-        self, *, most_bytes: int | None = None, most_messages: int | None = None, strict: bool = False
+        self, *, most_bytes: int | None = None, most_messages: int | None = None, never_over: int | None = None
     ) -> Batch | None:
         """See `Reader`."""
         if not self._batches:
@@ -136,7 +127,7 @@ class MemoryReader(Reader):
             )
             if rest.count:
                 self._batches.appendleft(rest)
-            if strict and most_bytes is not None and batch.size_bytes > most_bytes:
+            if never_over is not None and batch.size_bytes > never_over:
                 self._batches.appendleft(batch)
                 return None
         was_full = self._queued_bytes >= self._home.capacity_bytes

@@ -36,6 +36,8 @@ class Batch:
 
 
 EMPTY = Batch((), 0, 0)
+MERGED_BYTES = 4096
+"""Up to here batches that wait together are made one: tiny ones would take many times their bytes."""
 
 
 class Decoder(ABC):
@@ -110,6 +112,13 @@ class Codec(ABC):
     @abstractmethod
     def locate(self, batch: Batch, offset: int) -> tuple[int, int]:
         """Where byte `offset` (0 to `size_bytes`) lies: (whole messages that end at or before it, their bytes)."""
+
+    def merge(self, first: Batch, second: Batch) -> Batch:
+        """Both as one; for small ones, as it copies."""
+        parts: tuple[Buffer, ...] = (*first.parts, *second.parts)
+        if self.framed:
+            parts = (b"".join(parts),)
+        return Batch(parts, first.count + second.count, first.size_bytes + second.size_bytes)
 
     def batch_of(self, payloads: Sequence[Buffer]) -> Batch:
         """A batch of `payloads`. Raises CodecError with `index` set to the first that cannot be carried."""

@@ -107,13 +107,17 @@ class Attempt:
         self._timer = self._loop.call_later(self._spec.stop.grace_s, self.kill)
 
     def ask_after_grace(self) -> None:
-        """Nothing more comes for it: it has the grace period before it is asked to end, and again while it reads on."""
+        """Nothing more comes for it: it has the grace period before it is asked to end.
+
+        And again as long as it reads on, or waits for those who read what it writes; `drain` bounds that.
+        """
         if self._timer is None and not self.asked and not self.over:
             self._timer = self._loop.call_later(self._spec.stop.grace_s, self._grace_over, self._read_bytes())
 
     def _grace_over(self, read_before: int) -> None:
         self._timer = None
-        if self._read_bytes() > read_before:
+        held_up = any(collector.paused for collector in self.ports.collectors)
+        if held_up or self._read_bytes() > read_before:
             self.ask_after_grace()
         else:
             self.ask_to_end()

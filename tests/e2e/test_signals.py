@@ -117,4 +117,5 @@ def test_a_stop_during_backoff(connector: Connector, tmp_path: Path) -> None:
         running.signal(signal.SIGINT)
         result = running.finish(10)
     result.expect(130, "stopped")
-    assert result.account("c1", "middle") == {"written": 1000, "unread": 1000}
+    account = result.account("c1", "middle")
+    assert account.get("unread", 0) == account["written"]
