@@ -15,7 +15,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml hatch_build.py runner/launch/shim/shim.c runner/launch/shim/build.py
+$(STAMP): pyproject.toml hatch_build.py runner/launch/shim/shim.c runner/codec/count.c runner/launch/shim/build.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
@@ -39,4 +39,4 @@ soak: setup
 	@$(BIN)/python -m pytest -m soak --timeout 3600 -s
 
 clean:
-	rm -rf $(VENV) .cache build dist runner/launch/shim/bin bench/bin
+	rm -rf $(VENV) .cache build dist runner/launch/shim/bin runner/codec/bin bench/bin

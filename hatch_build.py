@@ -1,4 +1,4 @@
-"""Builds the shim when the package is built, and puts it into the wheel.
+"""Builds the shim and the counting library when the package is built, and puts them into the wheel.
 
 The wheel is for this machine's architecture, or for those named in `CONNECTOR_SHIM_ARCHS` (commas or spaces between).
 """
@@ -15,6 +15,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SHIM = "runner/launch/shim"
+COUNT = "runner/codec"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -31,6 +32,8 @@ class CustomBuildHook(BuildHookInterface[Any]):
         for arch in _arches():
             binary = builder.build(arch, Path(self.root, SHIM, "bin"))
             build_data["artifacts"].append(f"/{SHIM}/bin/{binary.name}")
+            library = builder.build_count(arch, Path(self.root, COUNT, "bin"))
+            build_data["artifacts"].append(f"/{COUNT}/bin/{library.name}")
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + ".".join(f"linux_{arch}" for arch in sorted(_arches()))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
@@ -86,3 +87,13 @@ def test_shim_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(MachineError, match="connector-shim-vax is not there") as caught:
         shim_path()
     assert "python -m runner.launch.shim.build" in (caught.value.remedy or "")
+
+
+def test_the_counting_library_counts(tmp_path: Path) -> None:
+    library = ctypes.PyDLL(str(building.build_count(ARCH, tmp_path / "bin")))
+    library.connector_count.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_ubyte)
+    library.connector_count.restype = ctypes.c_size_t
+    for size in (0, 1, 15, 16, 4079, 4080, 4081, 100_000):
+        data = os.urandom(size)
+        assert library.connector_count(data, size, 10) == data.count(b"\n")
+    assert library.connector_count(b"\n" * 50_000, 50_000, 10) == 50_000

@@ -1,4 +1,6 @@
-"""Builds the shim: one static binary for each architecture, by the C compiler at hand or by the `ziglang` package.
+"""Builds what is C: the shim, one static binary for each architecture, and the counting of the data path (count.c).
+
+The C compiler at hand does it, or the `ziglang` package.
 
 Run it as `python -m runner.launch.shim.build`. The package's build hook loads this file by its path, so nothing of
 `runner` is imported here. `CONNECTOR_SHIM_COMPILER=zig` leaves out the C compiler.
@@ -21,6 +23,9 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("shim.c")
 BIN = Path(__file__).with_name("bin")
+COUNT_SOURCE = Path(__file__).parents[2] / "codec" / "count.c"
+COUNT_BIN = COUNT_SOURCE.with_name("bin")
+COUNT_FLAGS = ("-O3", "-shared", "-fPIC", "-nostdlib", "-Wall", "-Wextra", "-Werror", "-s")
 FLAGS = ("-Os", "-static", "-Wall", "-Wextra", "-Werror", "-s")
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 PT_INTERP = 3
@@ -38,16 +43,26 @@ def build(arch: str, out_dir: Path, *, defines: tuple[str, ...] = ()) -> Path:
     if arch not in ELF_MACHINES:
         raise BuildError(f"there is no shim for {arch}, only for {' and '.join(ELF_MACHINES)}")
     target = out_dir / f"connector-shim-{arch}"
-    mark = _mark(defines)
+    mark = _mark(SOURCE, (*FLAGS, *defines))
     if target.is_file() and os.access(target, os.X_OK) and mark.encode() in target.read_bytes():
         return target
-    out_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out_dir, prefix=".build-") as folder:
+    return _make(arch, target, (*FLAGS, *defines, f'-DSHIM_BUILD="{mark}"'), SOURCE, static=True)
+
+
+def build_count(arch: str, out_dir: Path) -> Path:
+    """Build `out_dir/count-<arch>.so` (see runner/codec/counting.py) and return its path. Raises BuildError."""
+    target = out_dir / f"count-{arch}.so"
+    return _make(arch, target, COUNT_FLAGS, COUNT_SOURCE, static=False)
+
+
+def _make(arch: str, target: Path, flags: tuple[str, ...], source: Path, *, static: bool) -> Path:
+    """Compile `source` to `target`, whole or not at all, by the first compiler that can."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
         fresh = Path(folder) / target.name
-        arguments = (*FLAGS, *defines, f'-DSHIM_BUILD="{mark}"', "-o", str(fresh), str(SOURCE))
         failures = []
         for compiler in _compilers(arch):
-            failure = _compile(compiler, arguments, fresh, arch)
+            failure = _compile(compiler, (*flags, "-o", str(fresh), str(source)), fresh, arch if static else None)
             if failure is None:
                 fresh.chmod(0o755)
                 fresh.replace(target)
@@ -55,8 +70,7 @@ def build(arch: str, out_dir: Path, *, defines: tuple[str, ...] = ()) -> Path:
             failures.append(f"$ {shlex.join(compiler)} …\n{failure.strip()}")
     tried = "\n".join(failures) or "no C compiler and no ziglang package found"
     raise BuildError(
-        f"the shim for {arch} could not be built: install a C compiler with a static libc, or `pip install ziglang`\n"
-        f"{tried}"
+        f"{target.name} could not be built: install a C compiler with a static libc, or `pip install ziglang`\n{tried}"
     )
 
 
@@ -71,10 +85,10 @@ def needs_zig(arches: tuple[str, ...]) -> bool:
         return all(_compile(compiler, arguments, binary, arches[0]) for compiler in _c_compilers())
 
 
-def _mark(defines: tuple[str, ...]) -> str:
+def _mark(source: Path, flags: tuple[str, ...]) -> str:
     """What an up-to-date binary contains: a hash of all that it is made from, as far as we decide it."""
-    recipe = repr((FLAGS, defines, os.environ.get("CONNECTOR_SHIM_COMPILER"))).encode()
-    return hashlib.sha256(SOURCE.read_bytes() + recipe).hexdigest()[:32]
+    recipe = repr((flags, os.environ.get("CONNECTOR_SHIM_COMPILER"))).encode()
+    return hashlib.sha256(source.read_bytes() + recipe).hexdigest()[:32]
 
 
 def _compilers(arch: str) -> list[list[str]]:
@@ -96,15 +110,15 @@ def _c_compilers() -> list[list[str]]:
     return list(found.values())
 
 
-def _compile(compiler: list[str], arguments: tuple[str, ...], binary: Path, arch: str) -> str | None:
-    """Run one compiler; None when it made a static binary for `arch`, else why not."""
+def _compile(compiler: list[str], arguments: tuple[str, ...], binary: Path, arch: str | None) -> str | None:
+    """Run one compiler; None when it worked (and made a static binary for `arch`, where one is named), else why not."""
     try:
         done = subprocess.run([*compiler, *arguments], capture_output=True, text=True, check=False, timeout=600)
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     if done.returncode != 0:
         return done.stderr or f"exit code {done.returncode}"
-    return None if _is_static(binary, arch) else f"it made no static binary for {arch}"
+    return None if arch is None or _is_static(binary, arch) else f"it made no static binary for {arch}"
 
 
 def _is_static(binary: Path, arch: str) -> bool:
@@ -119,12 +133,15 @@ def _is_static(binary: Path, arch: str) -> bool:
 
 def main() -> None:
     """Build for this machine, or for each `--arch`."""
-    parser = argparse.ArgumentParser(description="build the shim that starts every processor")
+    parser = argparse.ArgumentParser(
+        description="build the shim that starts every processor, and the counting of the data path"
+    )
     parser.add_argument("--arch", action="append", choices=sorted(ELF_MACHINES), help="repeat for more than one")
     arches: list[str] = parser.parse_args().arch or [platform.machine()]
     try:
         for arch in arches:
             print(build(arch, BIN))
+            print(build_count(arch, COUNT_BIN))
     except BuildError as error:
         sys.exit(str(error))
 
