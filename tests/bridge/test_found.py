@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from runner.bridge.answers import OneToOneFeeder
-from runner.bridge.feeder import StreamFeeder
+from runner.bridge.feeder import Feeder, InputLeft, StreamFeeder
 from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.logs import InstanceLog, LogReader
 from runner.bridge.outlet import Outlet
@@ -20,7 +20,7 @@ from runner.bridge.sequence import Sequencer
 from runner.channel.memory import MemoryChannel
 from runner.codec.base import Batch
 from runner.codec.registry import codec_named
-from runner.errors import CodecError
+from runner.errors import CodecError, ContractError
 from runner.events import Bus, Event, LogLeftOut, LogLine
 from runner.spec.model import Channel
 
@@ -34,6 +34,11 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
             await test()
 
     asyncio.run(bounded())
+
+
+async def settle(feeder: Feeder) -> InputLeft:
+    await feeder.count_unread()
+    return feeder.settle()
 
 
 def channel(*readers: str, name: str = "a", capacity_bytes: int = 1 << 20) -> MemoryChannel:
@@ -151,7 +156,7 @@ def test_a_pipe_that_the_program_made_larger_is_settled_exactly() -> None:
             writer.publish(lines(str(number) * 500))
         feeder.stop()
         os.close(read_end)
-        left = await feeder.settle()
+        left = await settle(feeder)
         assert (left.consumed, inlet.queued_messages) == (0, 40)
 
     run(test)
@@ -176,7 +181,7 @@ def test_what_was_given_back_keeps_the_order_of_the_sequencer() -> None:
         for feeder, read_end in zip(feeders, ends, strict=True):
             feeder.stop()
             os.close(read_end)
-            await feeder.settle()
+            await settle(feeder)
         first = inlet.take()
         assert first is not None
         assert first.batch.joined() == b"1\n"
@@ -259,3 +264,73 @@ def test_a_queue_of_tiny_messages_takes_about_its_capacity() -> None:
     finally:
         tracemalloc.stop()
     assert held_bytes < 10 * 100_000
+
+
+def test_large_messages_do_not_fill_a_window_that_has_room() -> None:
+    """With replicas: a full window that nobody answers is what tells that a program buffers its output."""
+
+    async def test() -> None:
+        made = channel("one", capacity_bytes=8 << 20)
+        writer = made.open_writer("w", LINES)
+        inlet = Inlet("stdin", made.readers, replicas=2)
+        read_end, write_end = os.pipe()
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)
+        feeder = one_to_one(inlet, write_end, window_bytes=1 << 20, most_window_bytes=8 << 20)
+        writer.publish(lines(*(["x" * 100_000] * 4)))
+        feeder.begin()
+        assert feeder.pending_messages >= 2 or not feeder.window_full
+        feeder.abandon()
+        os.close(read_end)
+
+    run(test)
+
+
+def test_tiny_messages_that_are_unread_take_about_their_bytes() -> None:
+    """Each was read by itself, and the reader has stopped: what is kept of them is bounded with them."""
+
+    async def test() -> None:
+        made = channel("one")
+        writer = made.open_writer("w", LINES)
+        inlet = Inlet("stdin", made.readers, replicas=1)
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        pipe_bytes = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)
+        feeder = StreamFeeder(write_end, inlet, pipe_bytes=pipe_bytes, on_progress=lambda: None)
+        feeder.begin()
+        tracemalloc.start()
+        try:
+            for _ in range(50_000):
+                writer.publish(Batch((bytes(bytearray(b"x\n")),), 1, 2))
+            held_bytes, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert feeder.unread_bytes == 100_000
+        feeder.abandon()
+        os.close(read_end)
+        assert held_bytes < 10 * 100_000
+
+    run(test)
+
+
+def test_what_a_program_may_have_read_is_not_given_to_another_when_numbers_cannot_be() -> None:
+    """It wrote into its own stdin: which messages it had read nobody knows, so under `stream` none is sent again."""
+
+    async def test() -> None:
+        made = channel("one")
+        writer = made.open_writer("w", LINES)
+        inlet = Inlet("stdin", made.readers, replicas=1)
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        feeder = StreamFeeder(write_end, inlet, pipe_bytes=1 << 16, on_progress=lambda: None)
+        feeder.begin()
+        writer.publish(lines("1", "2"))
+        assert os.read(read_end, 100) == b"1\n2\n"
+        os.write(write_end, b"its own words\n")
+        feeder.stop()
+        os.close(read_end)
+        with pytest.raises(ContractError, match="wrote into its own input"):
+            await settle(feeder)
+        assert inlet.queued_messages == 0
+        assert feeder.hand_in(made.readers[0]) == 2
+
+    run(test)

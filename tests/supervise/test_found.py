@@ -638,3 +638,36 @@ def test_the_end_of_a_failing_ring_does_not_take_the_whole_drain(monkeypatch: py
     )
     assert ran.report.status == "failed"
     assert "ring of waits" in (ran.report.cause or "")
+
+
+def test_a_drain_waits_for_who_is_held_up_by_a_slow_reader() -> None:
+    """Its grace starts with its end of input, which comes after the last message; until then it only waits for room."""
+
+    async def steps(happened: Happened) -> None:
+        await soon(lambda: happened.run.channels and happened.run.channels["a"].written == 400)
+        happened.run.stop("enough")
+
+    ran = execute(
+        pipeline(
+            processor("src", sh("seq -f %010000.0f 400; exec sleep 1000"), writes="a"),
+            processor(
+                "mid",
+                ("cat",),
+                reads="a",
+                writes="b",
+                in_flight=InFlight(4096),
+                stop=StopPolicy(grace_s=0.3),
+            ),
+            processor(
+                "out",
+                sh("sleep 1.5; exec cat >/dev/null"),
+                reads="b",
+                in_flight=InFlight(4096),
+                stop=StopPolicy(grace_s=5.0),
+            ),
+            channels={"a": {"capacity_bytes": 8 << 20}, "b": {"capacity_bytes": 4096}},
+        ),
+        steps,
+    )
+    assert ran.account("a", "mid").unread == 0
+    assert ran.account("b", "out").acknowledged == 400
