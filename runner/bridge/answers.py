@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable
 
 from runner.bridge.feeder import Feeder, InputLeft
-from runner.bridge.inlet import Inlet, Piece, merged
+from runner.bridge.inlet import MANY_PIECES, Inlet, Piece, merged
 from runner.bridge.outlet import Delivery, Outlet
-from runner.bridge.sequence import Sequencer, acknowledge
+from runner.bridge.sequence import Sequencer, Slot, acknowledge
 from runner.channel.base import Reader
 from runner.codec.base import MERGED_BYTES, Batch, Codec
 from runner.errors import CodecError, ContractError
@@ -78,16 +78,22 @@ class OneToOneFeeder(Feeder):
             return None
         if self._sequencer is not None:
             if piece.slot is None:
-                last = self._pending[-1] if self._pending else None
-                small = last is not None and last.batch.size_bytes + piece.batch.size_bytes <= MERGED_BYTES
-                after = last.slot if last is not None and small else None
-                piece.slot = self._sequencer.open(piece.reader, piece.batch.count, self, after=after)
+                piece.slot = self._sequencer.open(
+                    piece.reader, piece.batch.count, self, after=self._slot_of_last(piece)
+                )
             else:
                 self._sequencer.own(piece.slot, self)
         return piece
 
+    def _slot_of_last(self, piece: Piece) -> Slot | None:
+        """The slot that the answers to `piece` may share, so that both can be kept as one."""
+        if len(self._pending) < MANY_PIECES:
+            return None
+        last = self._pending[-1]
+        return last.slot if last.batch.size_bytes + piece.batch.size_bytes <= MERGED_BYTES else None
+
     def _hold(self, piece: Piece) -> None:
-        if not merged(self._pending, piece, self.inlet.codec):
+        if len(self._pending) < MANY_PIECES or not merged(self._pending, piece, self.inlet.codec):
             self._pending.append(piece)
         self.pending_bytes += piece.batch.size_bytes
         self.pending_messages += piece.batch.count

@@ -17,12 +17,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runner.bridge.inlet import Inlet, Piece, merged
+from runner.bridge.inlet import MANY_PIECES, Inlet, Piece, merged
 from runner.codec.base import Buffer
 from runner.errors import ContractError
 
 _READERS_GONE_S = 1.0
 _POLL_S = 0.001
+_HELD_BYTES = 256 << 10
 _MOST_PARTS = os.sysconf("SC_IOV_MAX")
 _ANSWER = array("i", [0])
 
@@ -233,12 +234,13 @@ class StreamFeeder(Feeder):
 
     def _hold(self, piece: Piece) -> None:
         held = self._held
-        if not merged(held, piece, self.inlet.codec):
+        if held and (len(held) >= MANY_PIECES or piece.start - held[0].start >= _HELD_BYTES):
+            # Not from the size of the pipe: a program may have made its end of it larger.
+            read_before = self.written_bytes - self.unread_bytes
+            while held and held[0].end <= read_before:
+                self._consume(held.popleft(), None)
+        if len(held) < MANY_PIECES or not merged(held, piece, self.inlet.codec):
             held.append(piece)
-        # Not from the size of the pipe: a program may have made its end of it larger.
-        read_before = self.written_bytes - self.unread_bytes
-        while held and held[0].end <= read_before:
-            self._consume(held.popleft(), None)
 
     def _consume(self, piece: Piece, messages: int | None) -> None:
         key = id(piece.reader)

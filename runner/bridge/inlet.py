@@ -12,6 +12,8 @@ from runner.channel.base import Reader
 from runner.codec.base import MERGED_BYTES, Batch, Codec
 
 _SHARE_BYTES = 64 << 10
+MANY_PIECES = 64
+"""From here on small pieces in flight are made one (`merged`)."""
 
 
 @dataclass(slots=True, eq=False)

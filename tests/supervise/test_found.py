@@ -104,6 +104,7 @@ def test_two_deaths_at_once_balance() -> None:
 
     async def steps(happened: Happened) -> None:
         await happened.line("read all")
+        await happened.until(lambda: "running" in happened.states("one") and "running" in happened.states("two"))
         pid = happened.run.processors["one"].replicas[0].pids[0]
         held = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY)  # somebody else writes to its log
         try:
@@ -196,6 +197,7 @@ for line in sys.stdin.buffer:
 
     async def steps(happened: Happened) -> None:
         await happened.until(lambda: len([line for line in happened.logged() if " has " in line]) == 2)
+        await happened.until(lambda: all("running" in happened.states("mid", replica) for replica in (1, 2)))
         mid = happened.run.processors["mid"]
         first = next(line for line in happened.logged() if "b'0" in line)[0]  # who has the oldest message
         for name in (first, "2" if first == "1" else "1"):
@@ -391,7 +393,7 @@ def _slow_input(monkeypatch: pytest.MonkeyPatch, join: str, late: str, gate: Pat
         pipeline(
             processor(
                 "both",
-                sh('yes | head -c 4000000; echo end > "$CONNECTOR_WRITER_B"'),
+                sh('yes | head -c 16000000; echo end > "$CONNECTOR_WRITER_B"'),
                 writes={"stdout": "a", "b": "b"},
             ),
             processor("late", sh(f"while [ ! -e {gate} ]; do sleep 0.05; done; echo go"), writes=late),
@@ -449,7 +451,7 @@ def test_crashed_while_draining_is_restarted_though_settling_takes_longer_than_g
 def test_cause_is_readers_left_also_in_backoff() -> None:
     async def steps(happened: Happened) -> None:
         await happened.line("trapped")
-        await happened.until(lambda: "backoff" in happened.states("src"))
+        await happened.until(lambda: "backoff" in happened.states("src") and "running" in happened.states("out"))
         os.kill(happened.run.processors["out"].replicas[0].pids[0], 15)
 
     ran = execute(
