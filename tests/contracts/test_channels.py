@@ -359,6 +359,24 @@ def test_it_holds_its_capacity_and_a_batch_at_most(kind: str, sent: list[int]) -
         assert reader.queued_bytes < CAPACITY_BYTES + 41
 
 
+@kinds
+def test_room_is_told_once_when_the_last_reader_has_some(kind: str) -> None:
+    channel = make(kind)
+    readers = [channel.open_reader(name, LINES) for name in ("one", "two")]
+    writer = channel.open_writer("w", LINES)
+    calls, room = _counter()
+    writer.publish(LINES.batch_of([b"x" * CAPACITY_BYTES]))
+    writer.when_room(room)
+    readers[0].take()
+    assert calls == [0]
+    readers[1].take()
+    assert calls == [1]
+    writer.publish(LINES.batch_of([b"x" * CAPACITY_BYTES]))
+    take_all(readers[0])
+    take_all(readers[1])
+    assert calls == [1]
+
+
 # -- kinds by name --------------------------------------------------------------------------------------------------
 
 
