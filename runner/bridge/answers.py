@@ -65,7 +65,11 @@ class OneToOneFeeder(Feeder):
         room_messages = None if self._window_messages is None else self._window_messages - self.pending_messages
         self._window_full = (
             bool(self._pending)
-            and (room_bytes < self.window_bytes // 4 or (room_messages is not None and room_messages <= 0))
+            and (
+                room_bytes <= 0
+                or room_bytes < self.window_bytes // 4
+                or (room_messages is not None and room_messages <= 0)
+            )
             and self.inlet.queued_messages > 0
         )
         if self._window_full:
@@ -166,12 +170,14 @@ class OneToOneFeeder(Feeder):
         returned: list[Piece] = []
         unanswered_read = unread_messages = answered_unread = 0
         for piece in self._pending:
-            whole = piece.batch.count
+            whole = touched = piece.batch.count
             if piece.end > read:
-                whole = 0 if piece.start >= read else codec.locate(piece.batch, read - piece.start)[0]
+                here = max(0, read - piece.start)
+                whole, whole_bytes = codec.locate(piece.batch, here)
+                touched = whole + (here > whole_bytes)  # a message may be answered before its delimiter is read
             unread_messages += piece.batch.count - whole
             unanswered_read += max(0, whole - piece.answered)
-            answered_unread += max(0, piece.answered - whole)
+            answered_unread += max(0, piece.answered - touched)
             rest = codec.skip(piece.batch, piece.answered)[1]
             if rest.count:
                 returned.append(Piece(piece.reader, rest, piece.number + piece.answered, piece.order, slot=piece.slot))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ class ProcessHandle(Handle):
         self._loop = asyncio.get_running_loop()
         self._connection: ShimConnection | None = None
         self._shim_pid = 0
+        self._program = 0
         self._pidfd = -1
         self._reaped = asyncio.Event()
         self._reaped.set()
@@ -36,7 +38,8 @@ class ProcessHandle(Handle):
         if self._connection is None or self._connection.lost:
             await self._reaped.wait()
             self._connection = self._spawn_shim()
-        return await self._connection.start(request)
+        self._program = await self._connection.start(request)
+        return self._program
 
     async def exited(self) -> Exited:
         """See `Handle`. After the death of the shim it waits until the shim's orphans are ended too."""
@@ -91,9 +94,14 @@ class ProcessHandle(Handle):
             ) from error
         finally:
             theirs.close()
+        try:
+            self._pidfd = os.pidfd_open(self._shim_pid)
+        except OSError:
+            ours.close()
+            os.waitpid(self._shim_pid, 0)  # its socket has ended, so it ends
+            raise
         self._reaped.clear()
         self._launcher.shims.add(self._shim_pid)
-        self._pidfd = os.pidfd_open(self._shim_pid)
         self._loop.add_reader(self._pidfd, self._reap)
         return ShimConnection(ours, on_lost=lambda: None)
 
@@ -101,9 +109,10 @@ class ProcessHandle(Handle):
         """Reap the shim; what it left behind has become ours and is ended now."""
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
-        os.waitpid(self._shim_pid, 0)
+        with contextlib.suppress(ChildProcessError):  # somebody else in this process may reap all there is
+            os.waitpid(self._shim_pid, 0)
         self._launcher.shims.discard(self._shim_pid)
-        self._launcher.end_orphans()
+        self._launcher.end_orphans(self._program)
         self._reaped.set()
 
 
@@ -131,9 +140,9 @@ class ProcessLauncher(Launcher):
         del processor, replica
         return ProcessHandle(self)
 
-    def end_orphans(self) -> None:
-        """End what a dead shim left behind."""
-        end_orphans(self._is_orphan)
+    def end_orphans(self, program: int) -> None:
+        """End what a dead shim left behind; `program` is the process that it started last (0: none)."""
+        end_orphans(self._is_orphan, {program} - {0})
 
     def _is_orphan(self, pid: int) -> bool:
         if pid in self.shims:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
-_ROUNDS = 1000
+_LONGEST_S = 5.0
+_PAUSE_S = 0.001
 
 
 def become_subreaper() -> None:
@@ -50,27 +53,55 @@ def carries_mark(pid: int, mark: bytes) -> bool:
         return False
 
 
-def end_orphans(is_ours: Callable[[int], bool]) -> int:
-    """SIGKILL and reap every child of this process for which `is_ours`, with all below it; how many were ended.
+def is_dying(pid: int) -> bool:
+    """Whether `pid` has let go of its memory and is no zombie yet.
 
-    A killed parent's children become ours in turn, so it goes round until none is left.
+    It shows no environment then, and its children are about to become somebody else's.
     """
+    try:
+        Path(f"/proc/{pid}/exe").readlink()
+    except FileNotFoundError:
+        return _state(pid) not in {"Z", ""}
+    except OSError:
+        return False
+    return False
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def end_orphans(is_ours: Callable[[int], bool], known: Iterable[int] = ()) -> int:
+    """SIGKILL and reap every child of this process for which `is_ours`, with all below it; how many were reaped.
+
+    `known` are ours whatever they show. A killed parent's children become ours in turn, so it goes round until none is
+    left; what cannot be killed (a program of another user) is given up after `_LONGEST_S`.
+    """
+    ours = set(known)
     ended = 0
-    for _ in range(_ROUNDS):
-        orphans = [pid for pid in children_of(os.getpid()) if is_ours(pid)]
-        if not orphans:
+    deadline = time.monotonic() + _LONGEST_S
+    while time.monotonic() < deadline:
+        children = children_of(os.getpid())
+        orphans = [pid for pid in children if pid in ours or is_ours(pid)]
+        if not orphans and not any(is_dying(pid) for pid in children):
             break
         family = set(orphans).union(*(descendants_of(pid) for pid in orphans))
+        ours |= family
         for number in (signal.SIGSTOP, signal.SIGKILL):
             for pid in family:
-                try:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
-                except (ProcessLookupError, PermissionError):
-                    continue
-        for pid in orphans:
-            try:
-                os.waitpid(pid, 0)
-                ended += 1
-            except ChildProcessError:
-                continue
+        ended += sum(_reap(pid) for pid in ours)
+        if not family or any(pid in children_of(os.getpid()) for pid in family):
+            time.sleep(_PAUSE_S)  # it is the kernel's turn
     return ended
+
+
+def _reap(pid: int) -> bool:
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False

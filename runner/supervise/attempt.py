@@ -145,16 +145,16 @@ class Attempt:
     async def run(self) -> RunOutcome:
         """Run the program once, to its settled end."""
         try:
-            self.pid = await self._handle.start(self._request)
-        except RunnerError as error:
-            self.ports.handed_over()
-            self.ports.abandon()
-            lasting = isinstance(error, LaunchError) and not isinstance(error, ShimLostError)
-            return RunOutcome(None, why=str(error), final=lasting, asked=self.asked)
-        self.ports.handed_over()
-        if self.asked:
-            self._handle.signal(self._spec.stop.signal_number)
-        try:
+            try:
+                self.pid = await self._handle.start(self._request)
+            except ShimLostError:
+                return RunOutcome(Exited(None, None), asked=self.asked)
+            except RunnerError as error:
+                return RunOutcome(None, why=str(error), final=isinstance(error, LaunchError), asked=self.asked)
+            finally:
+                self.ports.handed_over()
+            if self.asked:
+                self._handle.signal(self._spec.stop.signal_number)
             async with asyncio.TaskGroup() as group:
                 health = group.create_task(self._health())
                 exited = await self._until_exit(group)
@@ -162,7 +162,7 @@ class Attempt:
             return await self._settle(exited)
         finally:
             self._cancel_timer()
-            self.ports.abandon()  # nothing is left of them, unless the run itself is broken off
+            self.ports.abandon()  # nothing is left of them, unless it was not started or the run is broken off
 
     async def _health(self) -> None:
         check = self._spec.ready

@@ -28,6 +28,18 @@ class Imbalance:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A one-to-one processor whose acknowledged inputs are not as many as its answers."""
+
+    processor: str
+    acknowledged: int
+    answers: int
+
+    def __str__(self) -> str:
+        return f"`{self.processor}`: {self.acknowledged:,} inputs are acknowledged, by {self.answers:,} answers"
+
+
 def outcome(reader: Reader) -> int:
     """Messages of `reader` that have an outcome."""
     account = reader.account

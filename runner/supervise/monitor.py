@@ -19,8 +19,10 @@ from runner.supervise.processor import ProcessorRun
 from runner.units import format_duration, format_size
 
 LOOK_EVERY_S = 0.5
-BUFFERS_AFTER_S = 30.0
-"""A program that has read the largest window and sleeps without an answer for that long buffers its output."""
+BUFFERS_SURE_S = 10.0
+BUFFERS_LIKELY_S = 300.0
+"""How long a program that has read the largest window gives no answer until it counts as one that buffers its output:
+sure (it waits for more input, in a read), or likely (it sleeps)."""
 RING_SURE_S = 5.0
 RING_LIKELY_S = 60.0
 """How long nothing must have moved before a ring of waits fails the run: sure (in a read), or likely (asleep)."""
@@ -143,7 +145,10 @@ class Monitor:
         ticks = cpu_ticks(look.attempt.pid or 0)
         if look.ticks != ticks:
             look.ticks, look.asleep_s = ticks, now_s
-        elif now_s - look.asleep_s >= BUFFERS_AFTER_S:
+            return
+        sure, _ = waits_for_pipes(look.attempt.pid or 0, frozenset({answers.inode}))
+        enough_s = {Waits.SURELY: BUFFERS_SURE_S, Waits.MAYBE: BUFFERS_LIKELY_S}.get(sure)
+        if enough_s is not None and now_s - look.asleep_s >= enough_s:
             look.attempt.break_off(
                 f"buffers its output: {format_size(answers.pending_bytes)} read and not answered, which fills channel"
                 f" `{answers.inlet.readers[0].channel}`; switch its buffering off (python3 -u, stdbuf -oL, awk"

@@ -14,8 +14,9 @@ from runner.channel.base import Reader
 from runner.clock import Clock
 from runner.events import Bus, Exited, InstanceState
 from runner.launch.base import Launcher
-from runner.spec.model import Processor
+from runner.spec.model import Contract, Processor
 from runner.supervise.instance import Instance
+from runner.supervise.ledger import Disagreement
 from runner.supervise.ports import Shared
 from runner.supervise.snapshot import InstanceReport, ProcessorReport, ProcessorRow
 
@@ -180,6 +181,14 @@ class ProcessorRun:
         for feeder in self.feeders():
             waiting += sum(count for who, count in feeder.in_flight if who is reader)
         return waiting
+
+    def disagreement(self) -> Disagreement | None:
+        """Whether, one-to-one, its acknowledged inputs are not the answers that went into its channels."""
+        outlet, inlet = self.shared.outlets.get("stdout"), self.shared.inlets.get("stdin")
+        if self.spec.contract is not Contract.ONE_TO_ONE or outlet is None or inlet is None:
+            return None
+        acknowledged = sum(reader.account.acknowledged for reader in inlet.readers)
+        return Disagreement(self.spec.name, acknowledged, outlet.written) if acknowledged != outlet.written else None
 
     @property
     def state(self) -> InstanceState:

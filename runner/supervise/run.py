@@ -9,7 +9,7 @@ import os
 import resource
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from traceback import walk_tb
 from typing import Any
@@ -28,7 +28,7 @@ from runner.launch.base import Launcher
 from runner.launch.process import ProcessLauncher
 from runner.launch.procstate import peak_rss_bytes
 from runner.spec.model import Pipeline, Port, Processor
-from runner.supervise.ledger import Imbalance, imbalances
+from runner.supervise.ledger import Disagreement, Imbalance, imbalances
 from runner.supervise.monitor import Monitor
 from runner.supervise.ports import Shared
 from runner.supervise.processor import ProcessorRun, Surroundings
@@ -63,7 +63,7 @@ class Run:
         self._started_s = clock()
         self._ended_s: float | None = None
         self._wall_start = datetime.now(UTC)
-        self._imbalances: list[Imbalance] = []
+        self._imbalances: list[Imbalance | Disagreement] = []
         self._drain: asyncio.TimerHandle | None = None
         self._report: RunReport | None = None
 
@@ -232,15 +232,20 @@ class Run:
 
     def _settled(self) -> None:
         """A program's run was settled: the ledger must balance."""
-        found = imbalances(self.channels.values(), self._waiting)
+        found = self._wrong(self._waiting)
         if found and not self._imbalances:
             self._imbalances = found
             raise BugError("the ledger does not balance: " + "; ".join(str(item) for item in found))
 
+    def _wrong(self, waiting: Callable[[Reader], int]) -> list[Imbalance | Disagreement]:
+        """Everything in the ledger that does not hold."""
+        disagreements = (processor.disagreement() for processor in self.processors.values())
+        return [*imbalances(self.channels.values(), waiting), *(item for item in disagreements if item is not None)]
+
     # -- what became of it
 
     def _finish(self) -> RunReport:
-        found = imbalances(self.channels.values(), lambda _reader: 0)
+        found = self._wrong(lambda _reader: 0)
         self._imbalances = self._imbalances or found
         if self._failed:
             status = RunStatus.FAILED

@@ -156,7 +156,6 @@ def test_kill_tree_leaves_nobody(hides: str) -> None:
     run(test)
 
 
-@pytest.mark.xfail(strict=False, reason="as the test below, seldom")
 @pytest.mark.parametrize("hides", HIDES)
 def test_a_killed_shim_leaves_nobody(hides: str) -> None:
     async def test() -> None:
@@ -171,7 +170,6 @@ def test_a_killed_shim_leaves_nobody(hides: str) -> None:
     run(test)
 
 
-@pytest.mark.xfail(strict=True, reason="a dying program has no mark any more, and its children are not ours yet")
 def test_many_killed_shims_leave_nobody() -> None:
     """The program dies with its shim, and only then are its children ours: they are looked for until that is over."""
 

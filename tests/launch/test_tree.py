@@ -57,7 +57,6 @@ def test_a_mark_is_a_whole_variable() -> None:
     assert not carries_mark(child.pid, b"CONNECTOR_RUN=12")
 
 
-@pytest.mark.xfail(strict=False, reason="a dead grandchild has lost its mark, and stays unreaped, often")
 @pytest.mark.timeout(60)
 def test_orphans_are_ended_with_all_below_them_and_nobody_else() -> None:
     """In a process of its own, which becomes subreaper."""

@@ -289,7 +289,6 @@ def test_a_cancelled_run_leaves_nothing_open() -> None:
     assert after == before
 
 
-@pytest.mark.xfail(strict=True, reason="ports stay open when the start itself is cancelled")
 def test_a_run_that_is_cancelled_while_it_starts_leaves_nothing_open() -> None:
     before, after = _cancelled(lambda happened: happened.until(lambda: happened.states("out") == ["starting"]))
     assert after == before
