@@ -78,7 +78,7 @@ class ProcessHandle(Handle):
             self._shim_pid = os.posix_spawn(
                 self._launcher.shim,
                 [self._launcher.shim, str(_SHIM_SOCKET)],
-                {},
+                {"CONNECTOR_SHIM": "1"},  # not empty, or it would look like a process that is dying (`tree.py`)
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SHIM_SOCKET),
                     *((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)),

@@ -13,6 +13,7 @@ from pathlib import Path
 _PR_SET_CHILD_SUBREAPER = 36
 _LONGEST_S = 5.0
 _PAUSE_S = 0.001
+_MOST_DOUBTS = 50
 
 
 def become_subreaper() -> None:
@@ -53,18 +54,16 @@ def carries_mark(pid: int, mark: bytes) -> bool:
         return False
 
 
-def is_dying(pid: int) -> bool:
-    """Whether `pid` has let go of its memory and is no zombie yet.
+def shows_nothing(pid: int) -> bool:
+    """Whether `pid` lives and has no environment to be known by.
 
-    It shows no environment then, and its children are about to become somebody else's.
+    So is one that is dying, whose children are about to become somebody else's, and one in the middle of an exec; both
+    for a moment. One that was started with an empty environment is so for ever.
     """
     try:
-        Path(f"/proc/{pid}/exe").readlink()
-    except FileNotFoundError:
-        return _state(pid) not in {"Z", ""}
+        return not Path(f"/proc/{pid}/environ").read_bytes() and _state(pid) not in {"Z", ""}
     except OSError:
         return False
-    return False
 
 
 def _state(pid: int) -> str:
@@ -83,11 +82,14 @@ def end_orphans(is_ours: Callable[[int], bool], known: Iterable[int] = ()) -> in
     ours = set(known)
     ended = 0
     deadline = time.monotonic() + _LONGEST_S
+    doubts = _MOST_DOUBTS
     while time.monotonic() < deadline:
         children = children_of(os.getpid())
         orphans = [pid for pid in children if pid in ours or is_ours(pid)]
-        if not orphans and not any(is_dying(pid) for pid in children):
-            break
+        if not orphans:
+            doubts -= 1
+            if not doubts or not any(shows_nothing(pid) for pid in children):
+                break
         family = set(orphans).union(*(descendants_of(pid) for pid in orphans))
         ours |= family
         for number in (signal.SIGSTOP, signal.SIGKILL):
