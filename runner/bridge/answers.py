@@ -227,6 +227,11 @@ class AnswerDelivery(Delivery):
             return True
         return self._sequencer is not None and self._sequencer.crowded(self._feeder)
 
+    @property
+    def ahead(self) -> bool:
+        """See `Delivery`."""
+        return self._outlet is not None and self._outlet.ahead
+
     def when_room(self, callback: Callable[[], None]) -> None:
         """See `Delivery`."""
         if self._outlet is not None and self._outlet.full:

@@ -13,8 +13,9 @@ from runner.channel.base import Reader
 from runner.codec.base import Batch, Codec
 from runner.errors import CodecError, ContractError, RunnerError
 
-_MOST_READ_BYTES = 1 << 20
+_MOST_READ_BYTES = 256 << 10
 _END_READ_BYTES = 4096
+_BREATH_S = 0.001
 _HELD_ELSEWHERE_S = 0.5
 
 
@@ -56,6 +57,7 @@ class Collector:
         self._failed = False
         self._loop = asyncio.get_running_loop()
         self._begun = False
+        self._breath: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """Read from now on; may be called again."""
@@ -87,6 +89,18 @@ class Collector:
             return
         if self._delivery.full:
             self._pause()
+        elif self._delivery.ahead:
+            self._breathe()
+
+    def _breathe(self) -> None:
+        """Let the readers catch up for a moment. Should they not, the channel fills up all the same, a bit later."""
+        self._loop.remove_reader(self._descriptor)
+        self._breath = self._loop.call_later(_BREATH_S, self._go_on)
+
+    def _go_on(self) -> None:
+        self._breath = None
+        if self._descriptor >= 0:
+            self._loop.add_reader(self._descriptor, self._readable)
 
     def _fail(self, error: CodecError) -> None:
         """A bad message: what was good before it is delivered, the program is told on."""
@@ -184,7 +198,10 @@ class Collector:
         """Read no more. A program that goes on writing gets EPIPE."""
         if self._descriptor < 0:
             return
-        if self._begun and not self.paused:
+        if self._breath is not None:
+            self._breath.cancel()
+            self._breath = None
+        elif self._begun and not self.paused:
             self._loop.remove_reader(self._descriptor)
         os.close(self._descriptor)
         self._descriptor = -1

@@ -22,6 +22,11 @@ class Delivery(ABC):
     def full(self) -> bool:
         """Whether the program should not be read for now."""
 
+    @property
+    def ahead(self) -> bool:
+        """Whether so much waits already that reading on at once gains nothing."""
+        return False
+
     @abstractmethod
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when it is worth asking again."""
@@ -58,6 +63,14 @@ class Outlet(Delivery):
         """See `Delivery`."""
         for writer in self.writers:  # noqa: SIM110 - asked after every read: a generator would cost as much again
             if writer.full:
+                return True
+        return False
+
+    @property
+    def ahead(self) -> bool:
+        """See `Delivery`."""
+        for writer in self.writers:  # noqa: SIM110 - as in `full`
+            if writer.ahead:
                 return True
         return False
 

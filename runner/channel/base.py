@@ -98,6 +98,14 @@ class Writer(ABC):
         """Whether the writer should wait."""
 
     @property
+    def ahead(self) -> bool:
+        """Whether so much is queued already that it is better to let the readers catch up for a moment.
+
+        Not a bound: memory that is soon used again is memory that is still in the processor's cache.
+        """
+        return False
+
+    @property
     @abstractmethod
     def blocked_by(self) -> tuple[Reader, ...]:
         """The readers that make it wait."""

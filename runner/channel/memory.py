@@ -16,6 +16,8 @@ from runner.errors import CodecError
 from runner.spec.model import Channel as ChannelSpec
 from runner.spec.model import OnFull
 
+_AHEAD_BYTES = 512 << 10
+
 
 def _nothing() -> None:
     """Stand in for a callback that nobody has set."""
@@ -198,6 +200,14 @@ class MemoryWriter(Writer):
     def full(self) -> bool:
         """See `Writer`."""
         return self._channel.full
+
+    @property
+    def ahead(self) -> bool:
+        """See `Writer`."""
+        for reader in self._channel.memory_readers:  # noqa: SIM110 - asked after every read, as `full`
+            if reader.queued_bytes >= _AHEAD_BYTES:
+                return True
+        return False
 
     @property
     def blocked_by(self) -> tuple[Reader, ...]:

@@ -6,6 +6,8 @@ loader allows it only with one writer, one reader, the same codec, contract `str
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 from collections.abc import Callable
 
@@ -13,6 +15,23 @@ from runner.channel.base import Channel, Reader, Writer
 from runner.codec.base import Codec
 from runner.errors import BugError
 from runner.spec.model import Channel as ChannelSpec
+
+PIPE_BYTES = 512 << 10
+"""As large as pays: a megabyte is no quicker, and leaves the processor's cache sooner (docs/decisions)."""
+_LEAST_PIPE_BYTES = 4096
+
+
+def resize_pipe(descriptor: int, most_bytes: int) -> int:
+    """Make a pipe as large as a power of two up to `most_bytes` allows; returns what the kernel gave.
+
+    The kernel refuses more than a user's share (/proc/sys/fs/pipe-user-pages-soft); then half is asked for.
+    """
+    wanted = 1 << max(_LEAST_PIPE_BYTES, min(PIPE_BYTES, most_bytes)).bit_length() - 1
+    while wanted >= _LEAST_PIPE_BYTES:
+        with contextlib.suppress(PermissionError, OSError):
+            return fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, wanted)
+        wanted >>= 1
+    return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
 
 
 class PipeChannel(Channel):
@@ -24,6 +43,7 @@ class PipeChannel(Channel):
     def __init__(self, spec: ChannelSpec) -> None:
         self.name = spec.name
         self._read_fd, self._write_fd = os.pipe2(os.O_CLOEXEC)
+        resize_pipe(self._write_fd, PIPE_BYTES)
 
     @property
     def readers(self) -> tuple[Reader, ...]:

@@ -22,6 +22,7 @@ from runner.errors import (
 from runner.events import Bus, RunStatus, Warned
 from runner.observe import Observer, observer_for
 from runner.spec.load import load_file
+from runner.supervise.memory import keep_freed_memory
 from runner.supervise.run import Run
 from runner.supervise.snapshot import RunReport
 
@@ -49,6 +50,7 @@ def command(file: Path, report: Path | None, log_format: Literal["text", "json"]
     bus.subscribe(observer.handle)
     for warning in loaded.warnings:
         bus.emit(Warned(message=str(warning).replace("\n", " ")))
+    keep_freed_memory()
     session = _Session(run, observer)
     result: RunReport | None = None
     try:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-from pathlib import Path
 
 from runner.errors import MachineError
 from runner.events import Exited
@@ -148,11 +147,3 @@ class ProcessLauncher(Launcher):
         if pid in self.shims:
             return False
         return self._exclusive or carries_mark(pid, self._mark)
-
-
-def pipe_capacity_limit() -> int:
-    """The largest pipe that this user may have, in bytes (/proc/sys/fs/pipe-max-size)."""
-    try:
-        return int(Path("/proc/sys/fs/pipe-max-size").read_text())
-    except (OSError, ValueError):
-        return 1 << 16

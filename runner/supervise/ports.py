@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,13 +14,11 @@ from runner.bridge.inlet import Inlet
 from runner.bridge.logs import InstanceLog, LogReader
 from runner.bridge.outlet import Delivery, Outlet
 from runner.bridge.sequence import Sequencer
-from runner.channel.pipe import PipeChannel
+from runner.channel.pipe import PIPE_BYTES, PipeChannel, resize_pipe
 from runner.codec.registry import codec_named
 from runner.errors import RunnerError
 from runner.spec.model import Contract, Processor
 
-PIPE_BYTES = 1 << 20
-_LEAST_PIPE_BYTES = 4096
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _FIRST_NAMED = 3
 
@@ -37,19 +33,6 @@ class Shared:
     pipes_out: dict[str, PipeChannel] = field(default_factory=dict)
     sequencer: Sequencer | None = None
     most_window_bytes: int = PIPE_BYTES
-
-
-def resize_pipe(descriptor: int, most_bytes: int) -> int:
-    """Make a pipe as large as a power of two up to `most_bytes` allows; returns what the kernel gave.
-
-    The kernel refuses more than a user's share (/proc/sys/fs/pipe-user-pages-soft); then half is asked for.
-    """
-    wanted = 1 << max(_LEAST_PIPE_BYTES, min(PIPE_BYTES, most_bytes)).bit_length() - 1
-    while wanted >= _LEAST_PIPE_BYTES:
-        with contextlib.suppress(PermissionError, OSError):
-            return fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, wanted)
-        wanted >>= 1
-    return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
 
 
 class Ports:
