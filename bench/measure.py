@@ -72,6 +72,12 @@ def folder() -> Iterator[Path]:
         yield Path(path)
 
 
+def environment() -> dict[str, str]:
+    """That of an installed command: with its bytecode, which PYTHONDONTWRITEBYTECODE would compile anew each time."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(PROJECT)}
+
+
 class Run:
     """One run of a pipeline below the runner; a context manager that ends what it started."""
 
@@ -85,7 +91,7 @@ class Run:
         command = [*RUNNER, "run", str(file), "--quiet", "--report", str(self.report)]
         self.began_ns = time.monotonic_ns()
         self.process = subprocess.Popen(
-            command, cwd=at, env={**os.environ, "PYTHONPATH": str(PROJECT)}, stdin=subprocess.DEVNULL
+            command, cwd=at, env=environment(), stdin=subprocess.DEVNULL
         )
         self.runner = psutil.Process(self.process.pid)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 import traceback
@@ -50,6 +51,8 @@ def command(file: Path, report: Path | None, log_format: Literal["text", "json"]
     bus.subscribe(observer.handle)
     for warning in loaded.warnings:
         bus.emit(Warned(message=str(warning).replace("\n", " ")))
+    gc.freeze()
+    gc.enable()
     keep_freed_memory()
     session = _Session(run, observer)
     result: RunReport | None = None

@@ -117,6 +117,7 @@ def test_settings(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "key").write_text("from a file\n")
     keys = """
+contract = "one-to-one"
 in_flight = { bytes = "64KiB", messages = 5 }
 max_message = 1000
 guard = { match = '^\\{' }

@@ -231,6 +231,7 @@ reads = "y"
         HEAD + '[processors.a]\ncommand = ["cat"]\nwrites = "x"\n' + READER + '¶guard = "json"',
         "nothing to guard",
     ),
+    case("messages in flight of a stream", middle("in_flight = { ¶messages = 5 }"), "acknowledges at the end"),
     case("in_flight of a source", writer("¶in_flight = { bytes = 5 }"), "means nothing for a source"),
 ]
 
