@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import psutil
 
-from bench.measure import PROJECT, RUNNER, Run, chain, folder, program, taken, wait_until
+from bench.measure import PROJECT, RUNNER, Run, chain, environment, folder, program, taken, wait_until
 from bench.ratios import CAT, Row, Size, ages
 
 MIB = 1 << 20
@@ -35,7 +35,9 @@ def check(size: Size) -> list[Row]:
         )
         for _ in range(size.runs + 1):
             began = time.monotonic()
-            subprocess.run([*RUNNER, "check", str(file)], check=True, capture_output=True, cwd=PROJECT)
+            subprocess.run(
+                [*RUNNER, "check", str(file)], check=True, capture_output=True, cwd=PROJECT, env=environment()
+            )
             times.append((time.monotonic() - began) * 1000)
     return [_figure("check", "`connector check` of a small file", times[1:], 150, "ms")]
 

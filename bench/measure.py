@@ -90,9 +90,7 @@ class Run:
         self.report.unlink(missing_ok=True)
         command = [*RUNNER, "run", str(file), "--quiet", "--report", str(self.report)]
         self.began_ns = time.monotonic_ns()
-        self.process = subprocess.Popen(
-            command, cwd=at, env=environment(), stdin=subprocess.DEVNULL
-        )
+        self.process = subprocess.Popen(command, cwd=at, env=environment(), stdin=subprocess.DEVNULL)
         self.runner = psutil.Process(self.process.pid)
 
     def __enter__(self) -> Run:  # noqa: PYI034

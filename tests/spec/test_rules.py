@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.spec.marked import HEAD, READER, Case, case, check_case, middle, parametrized, writer
 
 PORTS = [
+    case("messages in flight of a stream", middle("in_flight = { ¶messages = 5 }"), "acknowledges at the end"),
     case("empty list", middle("").replace('reads = "w"', "reads = ¶[]"), "is an empty list"),
     case(
         "wrong type",
@@ -231,7 +232,6 @@ reads = "y"
         HEAD + '[processors.a]\ncommand = ["cat"]\nwrites = "x"\n' + READER + '¶guard = "json"',
         "nothing to guard",
     ),
-    case("messages in flight of a stream", middle("in_flight = { ¶messages = 5 }"), "acknowledges at the end"),
     case("in_flight of a source", writer("¶in_flight = { bytes = 5 }"), "means nothing for a source"),
 ]
 
