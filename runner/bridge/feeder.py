@@ -95,8 +95,8 @@ class Feeder(ABC):
 
     @property
     def starved(self) -> bool:
-        """Whether there is nothing that the program could read on this port, and its input has not ended."""
-        return not self.input_closed and not self._rest and not self.unread_bytes
+        """Whether there is nothing that the program could be given on this port, and its input has not ended."""
+        return not (self.input_closed or self._rest or self.inlet.queued_messages or self.unread_bytes)
 
     @property
     def inode(self) -> int:

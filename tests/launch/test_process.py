@@ -16,7 +16,7 @@ import pytest
 from runner.errors import LaunchError
 from runner.events import Exited
 from runner.launch.base import LaunchRequest
-from runner.launch.process import ProcessHandle, ProcessLauncher, pipe_capacity_limit
+from runner.launch.process import ProcessHandle, ProcessLauncher
 from runner.launch.tree import carries_mark, end_orphans
 
 RUN = "a-run-of-the-tests"
@@ -299,7 +299,3 @@ asyncio.run(main())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=50)
     assert (done.stdout, done.stderr) == ("True\n", "")
-
-
-def test_the_largest_pipe_is_known() -> None:
-    assert pipe_capacity_limit() >= 1 << 16
