@@ -37,14 +37,13 @@ class OneToOneFeeder(Feeder):
         descriptor: int,
         inlet: Inlet,
         *,
-        pipe_bytes: int,
         on_progress: Callable[[], None],
         window_bytes: int,
         most_window_bytes: int,
         window_messages: int | None,
         sequencer: Sequencer | None,
     ) -> None:
-        super().__init__(descriptor, inlet, pipe_bytes=pipe_bytes, on_progress=on_progress)
+        super().__init__(descriptor, inlet, on_progress=on_progress)
         self.window_bytes = window_bytes
         self.answered = 0
         self._most_window_bytes = max(window_bytes, most_window_bytes)

@@ -51,15 +51,14 @@ class InputLeft:
 
 
 class Feeder(ABC):
-    """See the module. It owns `descriptor` (the non-blocking write end of a pipe of `pipe_bytes`)."""
+    """See the module. It owns `descriptor` (the non-blocking write end of a pipe)."""
 
-    def __init__(self, descriptor: int, inlet: Inlet, *, pipe_bytes: int, on_progress: Callable[[], None]) -> None:
+    def __init__(self, descriptor: int, inlet: Inlet, *, on_progress: Callable[[], None]) -> None:
         self.inlet = inlet
         self.written_bytes = 0
         self.input_closed = False
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
-        self._pipe_bytes = pipe_bytes
         self._on_progress = on_progress
         self._rest: list[Buffer] = []
         self._flowing = False
@@ -224,8 +223,8 @@ class StreamFeeder(Feeder):
     Pieces are held while any byte of them may still be in the pipe, so that a torn message can be sent again, whole.
     """
 
-    def __init__(self, descriptor: int, inlet: Inlet, *, pipe_bytes: int, on_progress: Callable[[], None]) -> None:
-        super().__init__(descriptor, inlet, pipe_bytes=pipe_bytes, on_progress=on_progress)
+    def __init__(self, descriptor: int, inlet: Inlet, *, on_progress: Callable[[], None]) -> None:
+        super().__init__(descriptor, inlet, on_progress=on_progress)
         self._held: deque[Piece] = deque()
         self._consumed: dict[int, int] = {}
 

@@ -93,23 +93,22 @@ class Ports:
             read_end, write_end = os.pipe2(os.O_CLOEXEC)
             self._owned.append(read_end)
             os.set_blocking(write_end, False)
-            pipe_bytes = resize_pipe(write_end, self._spec.in_flight.size_bytes)
+            resize_pipe(write_end, self._spec.in_flight.size_bytes)
             self._place(port.name, read_end, "READER")
-            self.feeders.append(self._feeder(port.name, write_end, pipe_bytes))
+            self.feeders.append(self._feeder(port.name, write_end))
         if _STDIN not in self.theirs:
             null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._owned.append(null)
             self.theirs[_STDIN] = null
 
-    def _feeder(self, port: str, write_end: int, pipe_bytes: int) -> Feeder:
+    def _feeder(self, port: str, write_end: int) -> Feeder:
         inlet = self._shared.inlets[port]
         if port != "stdin" or self._spec.contract is not Contract.ONE_TO_ONE:
-            return StreamFeeder(write_end, inlet, pipe_bytes=pipe_bytes, on_progress=self._on_progress)
+            return StreamFeeder(write_end, inlet, on_progress=self._on_progress)
         window = self._spec.in_flight
         self.answers = OneToOneFeeder(
             write_end,
             inlet,
-            pipe_bytes=pipe_bytes,
             on_progress=self._on_progress,
             window_bytes=window.size_bytes,
             most_window_bytes=self._shared.most_window_bytes,

@@ -50,13 +50,12 @@ class Bench:
         self.progress += 1
 
     def stream(self) -> StreamFeeder:
-        return StreamFeeder(self._pipe(), self.inlet, pipe_bytes=PIPE_BYTES, on_progress=self._moved)
+        return StreamFeeder(self._pipe(), self.inlet, on_progress=self._moved)
 
     def one_to_one(self, window_bytes: int = 1 << 20) -> OneToOneFeeder:
         return OneToOneFeeder(
             self._pipe(),
             self.inlet,
-            pipe_bytes=PIPE_BYTES,
             on_progress=self._moved,
             window_bytes=window_bytes,
             most_window_bytes=window_bytes,

@@ -55,7 +55,6 @@ def lines(*payloads: str) -> Batch:
 def one_to_one(inlet: Inlet, write_end: int, **more: Any) -> OneToOneFeeder:
     os.set_blocking(write_end, False)
     given: dict[str, Any] = {
-        "pipe_bytes": 4096,
         "on_progress": lambda: None,
         "window_bytes": 4096,
         "most_window_bytes": 4096,
@@ -149,7 +148,7 @@ def test_a_pipe_that_the_program_made_larger_is_settled_exactly() -> None:
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 4096)
-        feeder = StreamFeeder(write_end, inlet, pipe_bytes=4096, on_progress=lambda: None)
+        feeder = StreamFeeder(write_end, inlet, on_progress=lambda: None)
         feeder.begin()
         fcntl.fcntl(read_end, fcntl.F_SETPIPE_SZ, 1 << 16)
         for number in range(40):
@@ -294,8 +293,8 @@ def test_tiny_messages_that_are_unread_take_about_their_bytes() -> None:
         inlet = Inlet("stdin", made.readers, replicas=1)
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
-        pipe_bytes = fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)
-        feeder = StreamFeeder(write_end, inlet, pipe_bytes=pipe_bytes, on_progress=lambda: None)
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, 1 << 20)
+        feeder = StreamFeeder(write_end, inlet, on_progress=lambda: None)
         feeder.begin()
         tracemalloc.start()
         try:
@@ -321,7 +320,7 @@ def test_what_a_program_may_have_read_is_not_given_to_another_when_numbers_canno
         inlet = Inlet("stdin", made.readers, replicas=1)
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
-        feeder = StreamFeeder(write_end, inlet, pipe_bytes=1 << 16, on_progress=lambda: None)
+        feeder = StreamFeeder(write_end, inlet, on_progress=lambda: None)
         feeder.begin()
         writer.publish(lines("1", "2"))
         assert os.read(read_end, 100) == b"1\n2\n"
