@@ -142,7 +142,6 @@ class Feeder(ABC):
     def _room(self) -> None:
         self._loop.remove_writer(self._descriptor)
         self._awaiting_room = False
-        self._on_progress()
         self.wake()
 
     def _end_input(self) -> None:
