@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
@@ -201,7 +202,7 @@ def test_closed_standard_streams_of_the_shim() -> None:
     wrap = partial(list.__add__, [SH, "-c", 'exec "$@" 0<&- 1>&- 2>&-', "sh"])
     with Shim(BINARY, wrap=wrap) as shim:
         assert shim.output(["echo", "fine"])[0] == b"fine\n"
-        if ROOT:
+        with contextlib.suppress(PermissionError):  # it is not dumpable: only root with all its rights may look
             assert {str(Path(f"/proc/{shim.process.pid}/fd/{n}").readlink()) for n in range(3)} == {os.devnull}
 
 

@@ -89,8 +89,8 @@ def test_shim_for_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "python -m runner.launch.shim.build" in (caught.value.remedy or "")
 
 
-def test_the_counting_library_counts(tmp_path: Path) -> None:
-    library = ctypes.PyDLL(str(building.build_count(ARCH, tmp_path / "bin")))
+def test_the_counting_library_counts(built: Path) -> None:
+    library = ctypes.PyDLL(str(building.build_count(ARCH, built.parent)))
     library.connector_count.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_ubyte)
     library.connector_count.restype = ctypes.c_size_t
     for size in (0, 1, 15, 16, 4079, 4080, 4081, 100_000):
