@@ -5,10 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-DURATION_PATTERN = r"^\d+(\.\d+)?(ms|s|m|h)$"
-SIZE_PATTERN = r"^\d+(\.\d+)?(B|KiB|MiB|GiB|TiB)?$"
-RATE_PATTERN = r"^\d+ in \d+(\.\d+)?(ms|s|m|h)$"
-
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 

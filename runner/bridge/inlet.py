@@ -122,11 +122,6 @@ class Inlet:
         """Whether all writers have ended."""
         return all(reader.ended for reader in self.readers)
 
-    @property
-    def left(self) -> bool:
-        """Whether it wants no more."""
-        return all(reader.left for reader in self.readers)
-
     def leave(self) -> None:
         """Want no more; what waits counts as unread."""
         for piece in self._returned:

@@ -28,13 +28,11 @@ class Death:
     """How one run of a program ended, as far as the decision needs it.
 
     `exited` None: it could not be started, or the runner ended it for the reason in `why`. `asked`: we asked it to end.
-    `left`: it exited with 0 and its input had not ended.
     """
 
     exited: Exited | None
     why: str | None = None
     asked: bool = False
-    left: bool = False
 
     @property
     def sentence(self) -> str:

@@ -254,7 +254,7 @@ class Instance:
     def _decide(self, outcome: RunOutcome) -> tuple[Decision, Death]:
         processor, spec = self._processor, self._spec
         asked = outcome.asked or self._ended_early.is_set()
-        death = Death(outcome.exited, outcome.why, asked=asked, left=outcome.left)
+        death = Death(outcome.exited, outcome.why, asked=asked)
         if outcome.ready_s >= spec.restart.reset_after_s:
             self._streak = 0
         if processor.readers_left or self._piped_out:

@@ -23,7 +23,6 @@ deaths = st.builds(
     st.one_of(st.none(), exits),
     st.one_of(st.none(), st.just("not ready within 2s")),
     st.booleans(),
-    st.booleans(),
 )
 backoffs = st.tuples(st.floats(0, 100), st.floats(0, 100)).map(lambda pair: Backoff(min(pair), max(pair)))
 policies = st.builds(
