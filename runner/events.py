@@ -46,11 +46,15 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """How one run of a program ended: `code` is None when a signal ended it, `signal` None when it exited."""
+    """How one run of a program ended: `code` is None when a signal ended it, `signal` None when it exited.
+
+    `note` says what the status does not ("out of memory: its limit is 64 MiB"); None: nothing to add.
+    """
 
     code: int | None
     signal: int | None
     usage: Usage = Usage()
+    note: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -145,6 +149,19 @@ class WaitChanged(Event):
     processor: str
     replica: int
     cause: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """How far something long has come, for people: `what` ("image debian:trixie-slim"), `doing` ("downloading").
+
+    `fraction` is from 0 to 1, None where nobody knows; `done`: it is over. Sent at most a few times a second.
+    """
+
+    what: str
+    doing: str
+    fraction: float | None = None
+    done: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

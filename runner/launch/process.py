@@ -7,13 +7,17 @@ import contextlib
 import os
 import signal
 import socket
+from collections.abc import Mapping
+from dataclasses import replace
 
 from runner.errors import MachineError
 from runner.events import Exited
-from runner.launch.base import Handle, Launcher, LaunchRequest
+from runner.launch.base import Handle, LaunchContext, Launcher, LaunchRequest
 from runner.launch.shim.locate import shim_path
-from runner.launch.shim_client import ShimConnection
+from runner.launch.shim_client import Job, ShimConnection
 from runner.launch.tree import become_subreaper, carries_mark, end_orphans
+from runner.plan.limits import rlimits
+from runner.spec.model import Processor
 
 _ALL_SIGNALS = signal.valid_signals()
 _SHIM_SOCKET = 3
@@ -22,8 +26,10 @@ _SHIM_SOCKET = 3
 class ProcessHandle(Handle):
     """One shim and what runs under it. When the shim dies, the next start brings a new one."""
 
-    def __init__(self, launcher: ProcessLauncher) -> None:
+    def __init__(self, launcher: ProcessLauncher, limits: Mapping[int, int]) -> None:
         self._launcher = launcher
+        self._limits = limits
+        self._job: Job | None = None
         self._loop = asyncio.get_running_loop()
         self._connection: ShimConnection | None = None
         self._shim_pid = 0
@@ -34,10 +40,18 @@ class ProcessHandle(Handle):
 
     async def start(self, request: LaunchRequest) -> int:
         """See `Handle`."""
+        environment = {**os.environ, **request.env}
+        return await self.start_job(
+            Job(request.command, request.directory or "", environment, request.ports, self._limits)
+        )
+
+    async def start_job(self, job: Job) -> int:
+        """Like `start`, for a job that is whole."""
         if self._connection is None or self._connection.lost:
             await self._reaped.wait()
             self._connection = self._spawn_shim()
-        self._program = await self._connection.start(request)
+        self._job = job
+        self._program = await self._connection.start(job)
         return self._program
 
     async def exited(self) -> Exited:
@@ -57,6 +71,18 @@ class ProcessHandle(Handle):
         """See `Handle`."""
         if self._connection is not None:
             self._connection.signal(signal_number)
+
+    async def probe(self, command: tuple[str, ...]) -> Exited:
+        """See `Handle`; a shim of its own starts it."""
+        assert self._job is not None
+        beside = ProcessHandle(self._launcher, self._limits)
+        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            await beside.start_job(replace(self._job, command=command, ports=dict.fromkeys(range(3), null)))
+            return await beside.exited()
+        finally:
+            os.close(null)
+            await beside.close()
 
     async def kill_tree(self) -> None:
         """See `Handle`."""
@@ -102,7 +128,7 @@ class ProcessHandle(Handle):
         self._reaped.clear()
         self._launcher.shims.add(self._shim_pid)
         self._loop.add_reader(self._pidfd, self._reap)
-        return ShimConnection(ours, on_lost=lambda: None)
+        return ShimConnection(ours)
 
     def _reap(self) -> None:
         """Reap the shim; what it left behind has become ours and is ended now."""
@@ -116,28 +142,28 @@ class ProcessHandle(Handle):
 
 
 class ProcessLauncher(Launcher):
-    """Starts shims. `exclusive`: this process has no other children, so every unknown child is an orphan of the run.
+    """Starts shims.
 
-    Otherwise (the runner is part of somebody's program) only processes that carry the run's mark in their environment
-    are touched.
+    Where this process has no other children (`exclusive`) every unknown child is an orphan of the run. Otherwise (the
+    runner is part of somebody's program) only processes that carry the run's mark in their environment are touched.
     """
 
     name = "process"
 
-    def __init__(self, *, run: str, exclusive: bool) -> None:
+    def __init__(self, context: LaunchContext) -> None:
         self.shim = str(shim_path())
         self.shims: set[int] = set()
-        self._mark = f"CONNECTOR_RUN={run}".encode()
-        self._exclusive = exclusive
+        self._mark = f"CONNECTOR_RUN={context.run}".encode()
+        self._exclusive = context.exclusive
         try:
             become_subreaper()
         except OSError as error:
             raise MachineError(f"this process cannot become a subreaper: {error}") from error
 
-    async def open(self, *, processor: str, replica: int) -> ProcessHandle:
+    async def open(self, spec: Processor, replica: int) -> ProcessHandle:
         """See `Launcher`; the shim itself comes with the first start."""
-        del processor, replica
-        return ProcessHandle(self)
+        del replica
+        return ProcessHandle(self, rlimits(spec.resources))
 
     def end_orphans(self, program: int) -> None:
         """End what a dead shim left behind; `program` is the process that it started last (0: none)."""

@@ -7,11 +7,12 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from runner.errors import BugError, LaunchError, MachineError
 from runner.events import Exited, Usage
-from runner.launch.base import LaunchRequest, ShimLostError
+from runner.launch.base import ShimLostError
 
 _MAGIC = 0x314A4E43
 _HEADER = struct.Struct("<IIiiIIII")
@@ -19,6 +20,7 @@ _LIMIT = struct.Struct("<IIQ")
 _FAILED = struct.Struct("<IB")
 _EXITED = struct.Struct("<iiQQQ")
 _LARGEST_PACKET_BYTES = 256
+_INHERIT = 1
 
 _STAGES = {
     "j": "its job could not be read",
@@ -32,17 +34,43 @@ _STAGES = {
 }
 
 
-def encode_job(request: LaunchRequest) -> bytes:
-    """The job for one run of a program, as the protocol lays it out."""
-    variables = [f"{name}={value}" for name, value in request.env.items()]
-    strings = [request.directory, *request.command, *variables]
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One run of a program, as a shim gets it.
+
+    `directory` "": the shim's own. `env` is all of its environment, or, with `inherit_env`, goes over the shim's own.
+    `ports` maps its descriptor numbers to ours, `limits` RLIMIT_* numbers to values (soft and hard). `uid` and `gid`
+    -1: as they are.
+    """
+
+    command: tuple[str, ...]
+    directory: str
+    env: Mapping[str, str] = field(repr=False)
+    ports: Mapping[int, int]
+    limits: Mapping[int, int] = field(default_factory=dict)
+    uid: int = -1
+    gid: int = -1
+    inherit_env: bool = False
+
+
+def encode_job(job: Job) -> bytes:
+    """The job as the protocol lays it out."""
+    variables = [f"{name}={value}" for name, value in job.env.items()]
+    strings = [job.directory, *job.command, *variables]
     return b"".join(
         (
             _HEADER.pack(
-                _MAGIC, 0, -1, -1, len(request.ports), len(request.limits), len(request.command), len(variables)
+                _MAGIC,
+                _INHERIT if job.inherit_env else 0,
+                job.uid,
+                job.gid,
+                len(job.ports),
+                len(job.limits),
+                len(job.command),
+                len(variables),
             ),
-            b"".join(struct.pack("<I", target) for target in request.ports),
-            b"".join(_LIMIT.pack(resource, 0, value & (2**64 - 1)) for resource, value in request.limits.items()),
+            b"".join(struct.pack("<I", target) for target in job.ports),
+            b"".join(_LIMIT.pack(resource, 0, value & (2**64 - 1)) for resource, value in job.limits.items()),
             b"".join(os.fsencode(text) + b"\0" for text in strings),
         )
     )
@@ -62,13 +90,24 @@ def _memfd(data: bytes) -> int:
 
 
 class ShimConnection:
-    """One connected shim. `on_lost` is called once, when the socket ends before `close`."""
+    """One connected shim.
 
-    def __init__(self, connection: socket.socket, *, on_lost: Callable[[], None]) -> None:
+    `on_lost` is called once, when the socket ends before `close`; `on_stop_requested` when somebody asks the shim to
+    stop by a signal (an engine that stops its container).
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        *,
+        on_lost: Callable[[], None] = lambda: None,
+        on_stop_requested: Callable[[], None] = lambda: None,
+    ) -> None:
         self._socket = connection
         self._socket.setblocking(False)  # noqa: FBT003 - the library's own shape
         self._loop = asyncio.get_running_loop()
         self._on_lost = on_lost
+        self._on_stop_requested = on_stop_requested
         self._lost = False
         self._started: asyncio.Future[int] | None = None
         self._exited: asyncio.Future[Exited] | None = None
@@ -80,19 +119,13 @@ class ShimConnection:
         """Whether the shim is not there any more."""
         return self._lost
 
-    async def start(self, request: LaunchRequest) -> int:
+    async def start(self, job: Job) -> int:
         """Start the program; see `Handle.start`."""
         if self._lost:
             raise ShimLostError("cannot be started: its shim has died")
         self._started = self._loop.create_future()
         self._exited = self._loop.create_future()
-        job = _memfd(encode_job(request))
-        try:
-            socket.send_fds(self._socket, [b"S"], [job, *request.ports.values()], socket.MSG_NOSIGNAL)
-        except OSError as error:
-            raise ShimLostError(f"cannot be started: its shim has died ({os.strerror(error.errno or 0)})") from error
-        finally:
-            os.close(job)
+        self._send_job(b"S", job)
         return await self._started
 
     async def exited(self) -> Exited:
@@ -120,6 +153,15 @@ class ShimConnection:
             self._loop.remove_reader(self._socket.fileno())
             self._socket.close()
         self._end()
+
+    def _send_job(self, packet: bytes, job: Job) -> None:
+        memory = _memfd(encode_job(job))
+        try:
+            socket.send_fds(self._socket, [packet], [memory, *job.ports.values()], socket.MSG_NOSIGNAL)
+        except OSError as error:
+            raise ShimLostError(f"cannot be started: its shim has died ({os.strerror(error.errno or 0)})") from error
+        finally:
+            os.close(memory)
 
     def _send(self, packet: bytes) -> None:
         if self._lost:
@@ -155,6 +197,8 @@ class ShimConnection:
         elif kind == b"G" and self._gone is not None:
             self._gone.set_result(None)
             self._gone = None
+        elif kind == b"R":
+            self._on_stop_requested()
 
     def _lose(self) -> None:
         if self._lost:

@@ -74,7 +74,12 @@ class Decision:
 def describe(exited: Exited | None) -> str:
     """How a program ended: "exit 3", "killed by SIGSEGV"."""
     if exited is None or (exited.code is None and exited.signal is None):
-        return "its shim died"
+        return "its shim died" if exited is None or exited.note is None else exited.note
+    said = _status(exited)
+    return said if exited.note is None else f"{said}, {exited.note}"
+
+
+def _status(exited: Exited) -> str:
     if exited.signal is not None:
         try:
             return f"killed by {signal.Signals(exited.signal).name}"

@@ -45,6 +45,29 @@ class OnFull(StrEnum):
     DROP_NEWEST = "drop-newest"
 
 
+class Home(StrEnum):
+    """What an instance runs in."""
+
+    PROCESS = "process"
+    SANDBOX = "sandbox"
+    CONTAINER = "container"
+
+
+class Trust(StrEnum):
+    """Whether a processor is walled off."""
+
+    TRUSTED = "trusted"
+    UNTRUSTED = "untrusted"
+
+
+class Mount(msgspec.Struct, frozen=True):
+    """A file or folder of this machine that an instance sees at `target` (an absolute path)."""
+
+    source: Path
+    target: str
+    writable: bool = False
+
+
 class Port(msgspec.Struct, frozen=True):
     """One end of a program: "stdin", "stdout", "stderr" or a name; the channels it is joined to; its codec's name."""
 
@@ -111,7 +134,10 @@ class InFlight(msgspec.Struct, frozen=True):
 
 
 class Resources(msgspec.Struct, frozen=True):
-    """Limits of one instance; None: not limited. `memory_bytes` and `disk_bytes` in bytes, `cpus` in cores."""
+    """Limits of one instance; None: not limited. `memory_bytes` and `disk_bytes` in bytes, `cpus` in cores.
+
+    Those of an untrusted processor are all set.
+    """
 
     memory_bytes: int | None = None
     cpus: float | None = None
@@ -123,7 +149,11 @@ class Resources(msgspec.Struct, frozen=True):
 class Processor(msgspec.Struct, frozen=True):
     """One processor's spec.
 
-    `command` has at least one word, with params replaced; `env` is what the file adds; `params` are given to the
+    `command` has params replaced, and at least one word unless the home is a container: there it may be empty (the
+    image's own command), `image` is set, and `entrypoint` None means the image's own, as does `directory` None.
+    `template` is the folder of a `use` processor. `network` is "none", "outbound", "host" or the name of an engine's
+    network; a mount's source is there, and `pull` says when an image is fetched.
+    `env` is what the file adds; `params` are given to the
     program as CONNECTOR_PARAM_NAME and CONNECTOR_PARAMS; durations are seconds and sizes bytes, and those named in
     `secret_params` are never shown. `secrets` maps a variable's name to its value (never shown). A source with
     `resume` "none" has the restart policy "never".
@@ -132,7 +162,15 @@ class Processor(msgspec.Struct, frozen=True):
 
     name: str
     command: tuple[str, ...]
-    directory: Path
+    directory: Path | None
+    home: Home = Home.PROCESS
+    image: str | None = None
+    entrypoint: tuple[str, ...] | None = None
+    pull: Literal["missing", "always", "never"] = "missing"
+    template: Path | None = None
+    trust: Trust = Trust.TRUSTED
+    network: str = "host"
+    mounts: tuple[Mount, ...] = ()
     reads: tuple[Port, ...] = ()
     writes: tuple[Port, ...] = ()
     stdout_codec: str = "lines"
@@ -162,6 +200,11 @@ class Processor(msgspec.Struct, frozen=True):
     def is_source(self) -> bool:
         """Whether it reads nothing."""
         return not self.reads
+
+    @property
+    def untrusted(self) -> bool:
+        """Whether it is walled off."""
+        return self.trust is Trust.UNTRUSTED
 
     @property
     def log_stdout(self) -> bool:

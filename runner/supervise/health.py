@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from pathlib import Path
 
 from runner.errors import RunnerError
-from runner.launch.base import Launcher, LaunchRequest
+from runner.launch.base import PROBE, Handle
+from runner.plan.restart import describe
 from runner.spec.model import Check
 from runner.units import format_count
 
 _LONGEST_PROBE_S = 5.0
+_NOT_THERE = {
+    "file": "{} is not there",
+    "tcp": "nothing listens at {}",
+    "http": "no answer with a status of 200 to 399 from {}",
+}
 
 
 async def _tcp(address: str) -> str | None:
@@ -43,13 +47,11 @@ def _get(url: str, timeout_s: float) -> str | None:
 
 
 class Prober:
-    """Makes the probes of one instance. `request` is how its program was started; a `command` probe is like it."""
+    """Makes the checks of one instance: by its handle where it lives behind a wall, else from here."""
 
-    def __init__(self, launcher: Launcher, processor: str, replica: int, request: LaunchRequest) -> None:
-        self._launcher = launcher
-        self._processor = processor
-        self._replica = replica
-        self._request = request
+    def __init__(self, handle: Handle, directory: str | None) -> None:
+        self._handle = handle
+        self._directory = directory or "/"
 
     async def probe(self, check: Check, timeout_s: float) -> str | None:
         """None when the check passes, else why not. Takes at most `timeout_s` seconds, and raises nothing."""
@@ -62,30 +64,18 @@ class Prober:
 
     async def _once(self, check: Check, timeout_s: float) -> str | None:
         value = check.value
-        if check.kind == "command":
-            return await self._command(value if isinstance(value, tuple) else (value,))
-        assert isinstance(value, str)
+        if isinstance(value, tuple):
+            exited = await self._handle.probe(value)
+            return None if exited.ok else f"{value[0]} ended with {describe(exited)}"
+        if self._handle.checks_inside:
+            exited = await self._handle.probe((PROBE, check.kind, value))
+            return None if exited.ok else _NOT_THERE[check.kind].format(value)
         if check.kind == "file":
-            return (
-                None
-                if await asyncio.to_thread(Path(self._request.directory, value).exists)
-                else f"{value} is not there"
-            )
+            there = await asyncio.to_thread(Path(self._directory, value).exists)
+            return None if there else _NOT_THERE["file"].format(value)
         if check.kind == "tcp":
             return await _tcp(value)
         return await asyncio.to_thread(_get, value, timeout_s)
-
-    async def _command(self, command: tuple[str, ...]) -> str | None:
-        handle = await self._launcher.open(processor=self._processor, replica=self._replica)
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            request = replace(self._request, command=command, ports={0: null, 1: null, 2: null})
-            await handle.start(request)
-            exited = await handle.exited()
-        finally:
-            os.close(null)
-            await handle.close()
-        return None if exited.ok else f"{command[0]} ended with {exited.code or exited.signal}"
 
 
 async def until_ready(check: Check, prober: Prober, lines: LineWatch | None) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import random
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ from runner.bridge.logs import InstanceLog
 from runner.errors import BugError, RunnerError
 from runner.events import Exited, InstanceState, ProcessorFailed, StateChanged
 from runner.launch.base import Handle, LaunchRequest
-from runner.plan.limits import rlimits
 from runner.plan.restart import Death, Decision, Next, decide
 from runner.supervise.attempt import Attempt, RunOutcome
 from runner.supervise.health import Prober
@@ -188,12 +186,11 @@ class Instance:
         )
         request = LaunchRequest(
             command=spec.command,
-            directory=str(spec.directory),
+            directory=None if spec.directory is None else str(spec.directory),
             env=self._env(ports),
             ports=ports.theirs,
-            limits=rlimits(spec.resources),
         )
-        prober = Prober(processor.launcher, spec.name, self.replica, request)
+        prober = Prober(handle, request.directory)
         attempt = Attempt(spec, ports, handle, request, prober=prober, on_ready=self._ready, on_asked=self._asked)
         self.attempt = attempt
         self.log.watcher = attempt.line_watch
@@ -225,7 +222,7 @@ class Instance:
 
     def _env(self, ports: Ports) -> dict[str, str]:
         spec = self._spec
-        env = {**os.environ, **spec.env, **spec.secrets, **ports.env}
+        env = {**spec.env, **spec.secrets, **ports.env}
         for name, value in spec.params.items():
             text = value if isinstance(value, str) else json.dumps(value)
             env[f"CONNECTOR_PARAM_{name.upper().replace('-', '_')}"] = text

@@ -13,7 +13,7 @@ from runner.bridge.feeder import Feeder
 from runner.channel.base import Reader
 from runner.clock import Clock
 from runner.events import Bus, Exited, InstanceState
-from runner.launch.base import Launcher
+from runner.launch.registry import Homes
 from runner.spec.model import Contract, Processor
 from runner.supervise.instance import Instance
 from runner.supervise.ledger import Disagreement
@@ -32,7 +32,7 @@ class Surroundings:
     run_id: str
     bus: Bus
     clock: Clock
-    launcher: Launcher
+    homes: Homes
     stop: Callable[[str], None]
     settled: Callable[[], None]
 
@@ -47,7 +47,7 @@ class ProcessorRun:
         self.run_id = around.run_id
         self.bus = around.bus
         self.clock = around.clock
-        self.launcher = around.launcher
+        self.homes = around.homes
         self.settled = around.settled
         self.is_source = spec.is_source
         self.pipe_writers: list[ProcessorRun] = []
@@ -67,7 +67,7 @@ class ProcessorRun:
     async def live(self) -> None:
         """Run all replicas until each has ended for good; then its outputs end and its inputs have left."""
         try:
-            handles = [await self.launcher.open(processor=self.spec.name, replica=n.replica) for n in self.replicas]
+            handles = [await self.homes.open(self.spec, each.replica) for each in self.replicas]
             async with asyncio.TaskGroup() as group:
                 for instance, handle in zip(self.replicas, handles, strict=True):
                     group.create_task(instance.live(handle))

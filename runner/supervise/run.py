@@ -24,9 +24,9 @@ from runner.clock import Clock, monotonic
 from runner.codec.registry import codec_named
 from runner.errors import BugError, MachineError
 from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping
-from runner.launch.base import Launcher
-from runner.launch.process import ProcessLauncher
+from runner.launch.base import LaunchContext
 from runner.launch.procstate import peak_rss_bytes
+from runner.launch.registry import Homes
 from runner.spec.model import Pipeline, Port, Processor
 from runner.supervise.ledger import Disagreement, Imbalance, imbalances
 from runner.supervise.monitor import Monitor
@@ -65,6 +65,7 @@ class Run:
         self._wall_start = datetime.now(UTC)
         self._imbalances: list[Imbalance | Disagreement] = []
         self._drain: asyncio.TimerHandle | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._report: RunReport | None = None
 
     # -- what others ask of it
@@ -76,6 +77,8 @@ class Run:
         self.stopping = cause
         self.bus.emit(RunStopping(cause=cause))
         self._drain = asyncio.get_running_loop().call_later(self.pipeline.drain_s, self.kill)
+        if self._preparing is not None:
+            self._preparing.cancel()
         for processor in list(self.processors.values()):
             processor.stop(cause)
 
@@ -97,12 +100,13 @@ class Run:
         the runner broke a rule of its own; nothing of the run is left alive either way.
         """
         _make_room_for_descriptors(self.pipeline)
-        launcher = ProcessLauncher(run=self.id, exclusive=self._exclusive)
+        homes = Homes(LaunchContext(self.id, self.pipeline.name, self._exclusive, self.bus.emit))
         self._started_s = self._clock()
         self.bus.emit(RunStarted(pipeline=self.pipeline.name, run=self.id, processors=tuple(self.pipeline.processors)))
         try:
-            self._join(launcher)
-            await self._live()
+            self._join(homes)
+            if await self._prepared(homes):
+                await self._live()
         except OSError as error:
             if error.errno in _SHORTAGES:
                 raise MachineError(
@@ -115,12 +119,13 @@ class Run:
                 self._drain.cancel()
             for channel in self.channels.values():
                 channel.close()
+            await homes.close()
             self._ended_s = self._clock()
         return self._finish()
 
     # -- how it is made
 
-    def _join(self, launcher: Launcher) -> None:
+    def _join(self, homes: Homes) -> None:
         pipeline = self.pipeline
         self.channels = {name: channel_kind(spec.kind)(spec) for name, spec in pipeline.channels.items()}
         around = Surroundings(
@@ -128,7 +133,7 @@ class Run:
             run_id=self.id,
             bus=self.bus,
             clock=self._clock,
-            launcher=launcher,
+            homes=homes,
             stop=self._fail,
             settled=self._settled,
         )
@@ -195,6 +200,18 @@ class Run:
                 writer.on_done += [reader.inputs_moved for reader in readers]
 
     # -- its life
+
+    async def _prepared(self, homes: Homes) -> bool:
+        """Whether the homes are ready; a stop that comes before ends the wait."""
+        self._preparing = asyncio.create_task(homes.prepare(self.pipeline.processors.values()))
+        try:
+            await self._preparing
+        except asyncio.CancelledError:
+            if self.stopping is None:
+                raise
+        finally:
+            self._preparing = None
+        return self.stopping is None
 
     async def _live(self) -> None:
         monitor = Monitor(

@@ -15,11 +15,13 @@ import pytest
 
 from runner.errors import LaunchError
 from runner.events import Exited
-from runner.launch.base import LaunchRequest
+from runner.launch.base import LaunchContext, LaunchRequest
 from runner.launch.process import ProcessHandle, ProcessLauncher
 from runner.launch.tree import carries_mark, end_orphans
+from runner.spec.model import Processor
 
 RUN = "a-run-of-the-tests"
+SPEC = Processor(name="p", command=("true",), directory=Path("/"))
 HIDES = {
     "a child": "sleep 1000 & ",
     "a session of its own": "setsid sleep 1000 & ",
@@ -37,13 +39,12 @@ class Program:
         self._null = os.open(os.devnull, os.O_RDWR)
         self._ours, self._theirs = os.pipe()
 
-    async def start(self, *command: str, directory: str = "/", limits: dict[int, int] | None = None) -> None:
+    async def start(self, *command: str, directory: str = "/") -> None:
         request = LaunchRequest(
             command=command,
             directory=directory,
             env={"PATH": os.environ["PATH"], "CONNECTOR_RUN": RUN},
             ports={0: self._null, 1: self._theirs, 2: self._null},
-            limits=limits or {},
         )
         self.pid = await self.handle.start(request)
 
@@ -78,10 +79,14 @@ class Program:
         return int(Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def launcher_of(run: str) -> ProcessLauncher:
+    return ProcessLauncher(LaunchContext(run, "pipeline", exclusive=False, notify=lambda _: None))
+
+
 @contextlib.asynccontextmanager
-async def program(launcher: ProcessLauncher | None = None) -> AsyncIterator[Program]:
-    launcher = launcher or ProcessLauncher(run=RUN, exclusive=False)
-    made = Program(await launcher.open(processor="p", replica=1))
+async def program(launcher: ProcessLauncher | None = None, spec: Processor | None = None) -> AsyncIterator[Program]:
+    launcher = launcher or launcher_of(RUN)
+    made = Program(await launcher.open(SPEC if spec is None else spec, 1))
     try:
         yield made
     finally:
@@ -174,7 +179,7 @@ def test_many_killed_shims_leave_nobody() -> None:
     """The program dies with its shim, and only then are its children ours: they are looked for until that is over."""
 
     async def test() -> None:
-        launcher = ProcessLauncher(run=RUN, exclusive=False)
+        launcher = launcher_of(RUN)
         survived = 0
         for _ in range(150):
             async with program(launcher) as it:
@@ -218,7 +223,7 @@ def test_closing_ends_everything_and_may_be_done_twice() -> None:
 
 def test_nothing_stays_open_or_unreaped() -> None:
     async def test() -> None:
-        launcher = ProcessLauncher(run=RUN, exclusive=False)
+        launcher = launcher_of(RUN)
         before = len(list(Path("/proc/self/fd").iterdir()))  # noqa: ASYNC240 - /proc does not block
         for _ in range(3):
             async with program(launcher) as it:
@@ -284,11 +289,12 @@ def test_an_exclusive_runner_ends_orphans_that_hide_their_mark() -> None:
     """In a process of its own: the orphan has an empty environment."""
     script = """
 import asyncio, os, signal
+from runner.launch.base import LaunchContext
 from runner.launch.process import ProcessLauncher
 from tests.launch.test_process import program
 
 async def main():
-    async with program(ProcessLauncher(run="r", exclusive=True)) as it:
+    async with program(ProcessLauncher(LaunchContext("r", "p", True, print))) as it:
         await it.start("sh", "-c", "env -i PATH=$PATH setsid sleep 1000 & echo up; exec sleep 1000")
         assert await it.line() == "up"
         os.kill(it.shim_pid, signal.SIGKILL)

@@ -28,8 +28,8 @@ def pipeline(*ways: tuple[str, str, str], **changes: Processor) -> Pipeline:
             name,
             ("cat",),
             Path("/"),
-            (Port("stdin", joined(name, 2), "lines"),) if joined(name, 2) else (),
-            (Port("stdout", joined(name, 0), "lines"),) if joined(name, 0) else (),
+            reads=(Port("stdin", joined(name, 2), "lines"),) if joined(name, 2) else (),
+            writes=(Port("stdout", joined(name, 0), "lines"),) if joined(name, 0) else (),
         )
         for name in names
     }
@@ -145,8 +145,8 @@ def test_pictures() -> None:
         "de-lay",
         ("cat",),
         Path("/"),
-        (Port("stdin", ("raw",), "lines"),),
-        (Port("stdout", ("clean",), "null"), Port("errors", ("bad",), "lines")),
+        reads=(Port("stdin", ("raw",), "lines"),),
+        writes=(Port("stdout", ("clean",), "null"), Port("errors", ("bad",), "lines")),
         contract=Contract.ONE_TO_ONE,
         replicas=2,
     )

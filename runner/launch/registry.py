@@ -1,0 +1,64 @@
+"""Launchers by the name of their home, and those of one run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from importlib import import_module
+
+from runner.errors import RunnerError
+from runner.launch.base import Handle, LaunchContext, Launcher
+from runner.spec.model import Processor
+
+ENTRY_POINT_GROUP = "connector.launchers"
+
+_BUILT_IN = {
+    "process": ("runner.launch.process", "ProcessLauncher"),
+    "sandbox": ("runner.launch.sandbox", "SandboxLauncher"),
+    "container": ("runner.launch.container", "ContainerLauncher"),
+}
+
+
+def launcher_kind(name: str) -> Callable[[LaunchContext], Launcher]:
+    """What makes the launcher of that home: built in, or brought by an installed package as entry point.
+
+    Raises RunnerError when there is none.
+    """
+    if name in _BUILT_IN:
+        module, attribute = _BUILT_IN[name]
+        kind: Callable[[LaunchContext], Launcher] = getattr(import_module(module), attribute)
+        return kind
+    from importlib.metadata import entry_points  # 20 ms that the built-in ones do not need
+
+    found = entry_points(group=ENTRY_POINT_GROUP)
+    if name not in found.names:
+        known = ", ".join(f'"{each}"' for each in sorted({*_BUILT_IN, *found.names}))
+        raise RunnerError(f'there is no launcher "{name}"', remedy=f"known homes: {known}")
+    loaded: Callable[[LaunchContext], Launcher] = found[name].load()
+    return loaded
+
+
+class Homes:
+    """The launchers of one run, each made when the first processor needs it."""
+
+    def __init__(self, context: LaunchContext) -> None:
+        self._context = context
+        self._launchers: dict[str, Launcher] = {}
+
+    async def prepare(self, specs: Iterable[Processor]) -> None:
+        """Have every home that is needed get ready; see `Launcher.prepare`."""
+        by_home: dict[str, list[Processor]] = {}
+        for spec in specs:
+            by_home.setdefault(spec.home, []).append(spec)
+        for home in by_home:
+            self._launchers[home] = launcher_kind(home)(self._context)
+        for home, theirs in by_home.items():
+            await self._launchers[home].prepare(theirs)
+
+    async def open(self, spec: Processor, replica: int) -> Handle:
+        """A handle of the processor's home; see `Launcher.open`."""
+        return await self._launchers[spec.home].open(spec, replica)
+
+    async def close(self) -> None:
+        """The run is over."""
+        await asyncio.gather(*(launcher.close() for launcher in self._launchers.values()))
