@@ -23,6 +23,7 @@ from runner.errors import (
 from runner.events import Bus, RunStatus, Warned
 from runner.observe import Observer, observer_for
 from runner.spec.load import load_file
+from runner.spec.model import Home
 from runner.supervise.memory import keep_freed_memory
 from runner.supervise.run import Run
 from runner.supervise.snapshot import RunReport
@@ -35,12 +36,17 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("--report", type=click.Path(path_type=Path), help="Write the run's account to this file, as JSON.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines for people, or JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
-def command(file: Path, report: Path | None, log_format: Literal["text", "json"], quiet: bool) -> int:
+@click.option(
+    "--home",
+    type=click.Choice([each.value for each in Home]),
+    help="Where all processors run that can: a bare process, a sandbox, or a container of their own.",
+)
+def command(file: Path, report: Path | None, log_format: Literal["text", "json"], quiet: bool, home: str | None) -> int:
     """Run the pipeline in FILE (default: pipeline.toml) until it has completed, failed or been stopped.
 
     The first SIGINT or SIGTERM drains it in order, a second one ends it at once.
     """
-    loaded = load_file(file)
+    loaded = load_file(file, home=Home(home) if home else None)
     if report is not None:
         from runner.observe.report import check_writable
 

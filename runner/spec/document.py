@@ -16,7 +16,9 @@ from runner.spec.values import (
     Duration,
     DurationOrZero,
     EnvName,
+    Image,
     Name,
+    Network,
     RateText,
     Secret,
     Size,
@@ -42,7 +44,6 @@ Command = Annotated[list[Text], Meta(min_length=1)] | Word
 Channels = Name | Annotated[list[Name], Meta(min_length=1)]
 Ports = Name | Annotated[list[Name], Meta(min_length=1)] | Annotated[dict[Name, Channels], Meta(min_length=1)]
 
-BARE_ONLY = "a command runs as a bare process for now; sandboxes and containers come later"
 IN_MEMORY_ONLY = 'channels of kind "memory" and "pipe" work now'
 
 
@@ -118,20 +119,40 @@ class PoisonDocument(Struct, forbid_unknown_fields=True, kw_only=True):
 class ResourcesDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     """Limits of one instance. What is left out is not limited."""
 
-    memory: Annotated[Size, meta("Memory in bytes.")] | UnsetType = UNSET
+    memory: Annotated[Size, meta("Memory in bytes, without swap.")] | UnsetType = UNSET
     cpus: (
         Annotated[
             float,
-            Meta(gt=0, le=1_000_000, description="Processor cores. A bare process cannot be held to it (a warning)."),
+            Meta(gt=0, le=1_000_000, description="Processor cores; 0.5 is half of one."),
         ]
         | UnsetType
     ) = UNSET
     pids: Annotated[Count, meta("Processes and threads.")] | UnsetType = UNSET
     files: Annotated[Count, meta("Open files.")] | UnsetType = UNSET
     disk: (
-        Annotated[Size, later("Disk space.", f"leave it out: a bare process cannot be held to it ({BARE_ONLY})")]
+        Annotated[Size, meta("Disk space: of /tmp behind a wall, of each single file of a bare process.")] | UnsetType
+    ) = UNSET
+
+
+class BuildDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """How an image is made of the folder: by a Dockerfile of its own, or by a generated one."""
+
+    dockerfile: Annotated[Word, meta("A Dockerfile, relative to the folder.")] | UnsetType = UNSET
+    context: Annotated[Word, meta("The folder that the Dockerfile sees. Default: the folder.")] | UnsetType = UNSET
+    target: Annotated[Word, meta("The stage of the Dockerfile that is the image.")] | UnsetType = UNSET
+    args: Annotated[dict[EnvName, Text], meta("Arguments of the Dockerfile.")] | UnsetType = UNSET
+    language: (
+        Annotated[
+            Literal["python", "node", "java", "static"],
+            meta(
+                "What the program is written in. Default: what the command's first word tells.",
+                words={"js": "node", "javascript": "node", "python3": "python", "go": "static", "rust": "static"},
+            ),
+        ]
         | UnsetType
     ) = UNSET
+    base: Annotated[Word, meta("The image that a generated Dockerfile starts from.")] | UnsetType = UNSET
+    packages: Annotated[list[Word], meta("Debian packages that a generated Dockerfile installs.")] | UnsetType = UNSET
 
 
 Codec = Annotated[
@@ -151,8 +172,12 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
         | UnsetType
     ) = UNSET
     entrypoint: (
-        Annotated[Command, later("As in Compose.", f"put the whole command in command ({BARE_ONLY})")] | UnsetType
+        Annotated[Command, meta("What an image starts instead of its own entry point, as in Compose.")] | UnsetType
     ) = UNSET
+    pull: Annotated[
+        Literal["missing", "always", "never"],
+        meta("When the image is fetched.", words={"if_not_present": "missing", "ifnotpresent": "missing"}),
+    ] = "missing"
     codec: Codec | UnsetType = UNSET
     contract: Annotated[
         Literal["stream", "one-to-one", "batch", "acknowledged"],
@@ -214,30 +239,32 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     ) = UNSET
     trust: Annotated[
         Literal["trusted", "untrusted"],
-        meta(
-            "Whether it is walled off. Not supported yet: untrusted.",
-            later_values={"untrusted": f"nothing walls a program off yet, so it is not started ({BARE_ONLY})"},
-        ),
+        meta('Whether it is walled off: "untrusted" turns the whole profile on.'),
     ] = "trusted"
-    network: Annotated[
-        Word,
-        Meta(
-            description='Which network it sees. Not supported yet: all but "host".',
-            examples=["host", "none", "outbound"],
-            extra={"later_unless": ("host", f'"host" works now: {BARE_ONLY}')},
-        ),
-    ] = "host"
-    mounts: (
+    network: (
         Annotated[
-            list[Word],
-            later("SOURCE[:TARGET][:rw] as in Compose.", "leave it out: a bare process sees the files of this machine"),
+            Network,
+            meta(
+                'Which network it sees: "none", "outbound", "host", or one of the engine\'s by its name. Default: '
+                '"outbound" for images, "host" for commands, "none" when untrusted.'
+            ),
         ]
         | UnsetType
     ) = UNSET
-    resources: Annotated[ResourcesDocument, meta("Limits of one instance.")] | UnsetType = UNSET
-    env: Annotated[dict[EnvName, Text], meta("Environment variables, added to those of the runner.")] | UnsetType = (
+    mounts: Annotated[list[Word], meta("SOURCE[:TARGET][:rw], as in Compose; read-only by default.")] | UnsetType = (
         UNSET
     )
+    resources: Annotated[ResourcesDocument, meta("Limits of one instance.")] | UnsetType = UNSET
+    env: (
+        Annotated[
+            dict[EnvName, Text],
+            meta(
+                "Environment variables, added to those of the runner; of an image, to its own. An untrusted processor "
+                "starts from PATH, HOME and LANG only."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     secrets: (
         Annotated[
             dict[EnvName, Secret],
@@ -246,17 +273,17 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
         | UnsetType
     ) = UNSET
     directory: (
-        Annotated[Word, meta("Where the program runs. Default: the folder of the file that has its command.")]
+        Annotated[
+            Word, meta("Where the program runs. Default: the folder of the file that has its command; an image's own.")
+        ]
         | UnsetType
     ) = UNSET
 
 
 class ProcessorDocument(ProcessorKeys, forbid_unknown_fields=True, kw_only=True):
-    """A processor: exactly one of command, image and use."""
+    """A processor: exactly one of command, image and use; an image may have a command as well."""
 
-    image: Annotated[Word, later("A container image.", f"give its program as command ({BARE_ONLY})")] | UnsetType = (
-        UNSET
-    )
+    image: Annotated[Image, meta("A container image, with its own command unless one is given.")] | UnsetType = UNSET
     use: Annotated[Word, meta("A folder with a processor.toml.")] | UnsetType = UNSET
     params: Annotated[dict[Word, Any], meta("Values for the params that the processor.toml declares.")] | UnsetType = (
         UNSET
@@ -390,9 +417,10 @@ class ProcessorFile(ProcessorKeys, forbid_unknown_fields=True, kw_only=True):
     version: Annotated[Text, meta("Its version.")] | UnsetType = UNSET
     description: Annotated[Text, meta("What it does.")] | UnsetType = UNSET
     image: (
-        Annotated[Word, meta("Its container image, beside command. Not supported yet; command is used.")] | UnsetType
+        Annotated[Image, meta("Its container image, with its own command; used where it runs in a container.")]
+        | UnsetType
     ) = UNSET
     params: Annotated[dict[Name, ParamDocument], meta("What a pipeline may set, by name.")] | UnsetType = UNSET
     reads: Annotated[dict[Name, PortDocument], meta("The ports that it reads.")] | UnsetType = UNSET
     writes: Annotated[dict[Name, PortDocument], meta("The ports that it writes.")] | UnsetType = UNSET
-    build: Annotated[dict[str, Any], later("How its image is made.", f"leave it out ({BARE_ONLY})")] | UnsetType = UNSET
+    build: Annotated[BuildDocument, meta("How its image is made, by connector build.")] | UnsetType = UNSET

@@ -13,7 +13,7 @@ from runner.errors import Problem, SpecError
 from runner.spec.document import PipelineDocument, ProcessorDocument
 from runner.spec.findings import Findings, Source
 from runner.spec.interpolate import interpolate
-from runner.spec.model import Pipeline
+from runner.spec.model import Home, Pipeline
 from runner.spec.processor import Surroundings, resolve
 from runner.spec.reading import given_source, parse_source, read_source
 from runner.spec.rules import check_processor
@@ -31,13 +31,17 @@ class LoadedPipeline(Struct, frozen=True):
     warnings: tuple[Problem, ...] = ()
 
 
-def load_file(file: str | os.PathLike[str], *, env: Mapping[str, str] | None = None) -> LoadedPipeline:
+def load_file(
+    file: str | os.PathLike[str], *, env: Mapping[str, str] | None = None, home: Home | None = None
+) -> LoadedPipeline:
     """Read the pipeline in `file`; `env` (by default that of this process) is what `${NAME}` and PATH come from.
+
+    All processors that can are moved to `home`; a warning names those that cannot.
 
     Raises SpecError with every problem, warnings included, in the order of the file.
     """
     path = Path(file)
-    return _load(read_source(path, str(file)), path.absolute(), path.parent, env)
+    return _load(read_source(path, str(file)), path.absolute(), path.parent, env, home)
 
 
 def load_text(
@@ -46,29 +50,36 @@ def load_text(
     name: str = "pipeline.toml",
     folder: str | os.PathLike[str] = ".",
     env: Mapping[str, str] | None = None,
+    home: Home | None = None,
 ) -> LoadedPipeline:
     """Like `load_file` for a text that is called `name` in problems and stands in `folder`."""
-    return _load(parse_source(text, name), None, Path(folder), env)
+    return _load(parse_source(text, name), None, Path(folder), env, home)
 
 
 def load_document(
-    document: Mapping[str, Any], *, folder: str | os.PathLike[str] = ".", env: Mapping[str, str] | None = None
+    document: Mapping[str, Any],
+    *,
+    folder: str | os.PathLike[str] = ".",
+    env: Mapping[str, str] | None = None,
+    home: Home | None = None,
 ) -> LoadedPipeline:
     """The pipeline that `document` describes, with the keys of a pipeline file; paths are relative to `folder`.
 
     Raises SpecError with every problem; there are no lines in them.
     """
-    return _load(given_source(document), None, Path(folder), env)
+    return _load(given_source(document), None, Path(folder), env, home)
 
 
-def _load(source: Source, file: Path | None, shown_folder: Path, env: Mapping[str, str] | None) -> LoadedPipeline:
+def _load(
+    source: Source, file: Path | None, shown_folder: Path, env: Mapping[str, str] | None, home: Home | None
+) -> LoadedPipeline:
     env = os.environ if env is None else env
     findings = Findings(source.name)
     folder = shown_folder.absolute()
     data, failed = interpolate(source, env, findings)
     walked = walk(source, data, PipelineDocument, findings, skip=failed)
     templates = Templates(folder, shown_folder, env, findings)
-    around = Surroundings(source, walked, folder, env, templates, findings)
+    around = Surroundings(source, walked, folder, env, templates, findings, home)
     resolved = {name: resolve(name, around) for name in walked.data.get("processors", {})}
     for name, each in resolved.items():
         check_processor(each, joined=not _lost_ends(walked, name))

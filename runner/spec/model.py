@@ -68,6 +68,22 @@ class Mount(msgspec.Struct, frozen=True):
     writable: bool = False
 
 
+class Build(msgspec.Struct, frozen=True):
+    """How the image of a `use` processor is made of its folder.
+
+    `dockerfile` None: a generated one, for `language` (None: guessed from the command), from `base` (None: the
+    language's own) with Debian `packages`. `context`, `target` and `args` go with a Dockerfile.
+    """
+
+    context: Path
+    dockerfile: Path | None = None
+    target: str | None = None
+    args: dict[str, str] = msgspec.field(default_factory=dict)
+    language: Literal["python", "node", "java", "static"] | None = None
+    base: str | None = None
+    packages: tuple[str, ...] = ()
+
+
 class Port(msgspec.Struct, frozen=True):
     """One end of a program: "stdin", "stdout", "stderr" or a name; the channels it is joined to; its codec's name."""
 
@@ -146,13 +162,17 @@ class Resources(msgspec.Struct, frozen=True):
     disk_bytes: int | None = None
 
 
+UNTRUSTED_RESOURCES = Resources(512 * MIB, 0.5, 64, 256, 64 * MIB)
+"""What an untrusted processor may use unless more is written."""
+
+
 class Processor(msgspec.Struct, frozen=True):
     """One processor's spec.
 
     `command` has params replaced, and at least one word unless the home is a container: there it may be empty (the
-    image's own command), `image` is set, and `entrypoint` None means the image's own, as does `directory` None.
-    `template` is the folder of a `use` processor. `network` is "none", "outbound", "host" or the name of an engine's
-    network; a mount's source is there, and `pull` says when an image is fetched.
+    image's own command), and `image` is set unless it is one that `build` makes. `entrypoint` and `directory` None:
+    the image's own. `template` is the folder of a `use` processor. `network` is "none", "outbound", "host" or the name
+    of an engine's network; a mount's source is there, and `pull` says when an image is fetched.
     `env` is what the file adds; `params` are given to the
     program as CONNECTOR_PARAM_NAME and CONNECTOR_PARAMS; durations are seconds and sizes bytes, and those named in
     `secret_params` are never shown. `secrets` maps a variable's name to its value (never shown). A source with
@@ -167,6 +187,7 @@ class Processor(msgspec.Struct, frozen=True):
     image: str | None = None
     entrypoint: tuple[str, ...] | None = None
     pull: Literal["missing", "always", "never"] = "missing"
+    build: Build | None = None
     template: Path | None = None
     trust: Trust = Trust.TRUSTED
     network: str = "host"

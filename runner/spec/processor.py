@@ -16,11 +16,11 @@ from runner.spec.document import (
     LiveDocument,
     ProcessorDocument,
     ReadyDocument,
-    ResourcesDocument,
     StopDocument,
 )
 from runner.spec.findings import Findings, Scope, Source, listed
 from runner.spec.params import given_params
+from runner.spec.placement import Placement
 from runner.spec.ports import Codecs, ports
 from runner.spec.presence import is_folder, is_there
 from runner.spec.settings import (
@@ -35,6 +35,7 @@ from runner.spec.settings import (
 )
 from runner.spec.template import Template, Templates, merged
 from runner.spec.values import size_bytes
+from runner.spec.visible import check_visible
 from runner.spec.walk import Walked
 from runner.spec.words import may_mean
 from runner.units import parse_duration
@@ -43,7 +44,10 @@ _WAYS = ("command", "image", "use")
 
 
 class Surroundings(Struct, frozen=True):
-    """What the processors of one pipeline share: its folder, its environment, its templates, and the findings."""
+    """What the processors of one pipeline share: its folder, its environment, its templates, and the findings.
+
+    `home` is where all that can are to run (None: nothing was asked).
+    """
 
     source: Source
     walked: Walked
@@ -51,6 +55,7 @@ class Surroundings(Struct, frozen=True):
     env: Mapping[str, str]
     templates: Templates
     findings: Findings
+    home: model.Home | None = None
 
 
 class Resolved(Struct, frozen=True):
@@ -92,6 +97,7 @@ class _Resolver:
         self._scope = scope
         self._written: dict[str, Any] = written
         self._document = msgspec.convert(written, ProcessorDocument)
+        self._placement = Placement(self._scope, self._document, self._template, around.home)
         self._runs_in = self._directory()
         self._params = self._given_params()
         self._declared = {name: param.secret for name, param in self._template.params.items()} if self._template else {}
@@ -106,7 +112,19 @@ class _Resolver:
         check_variables(self._scope, env, secrets)
         check_param_sizes(self._scope, self._params)
         self._search_path = {**self._around.env, **env, **secrets}.get("PATH")
-        command = self._command(("command",), document.command) if document.command is not UNSET else None
+        command = self._own_command()
+        place = self._placement
+        mounts = place.mounts(self._folder_of)
+        if command is not None and self._runs_in is not None and place.walled_command:
+            check_visible(
+                self._scope,
+                ("command",),
+                command,
+                directory=self._runs_in,
+                search_path=self._search_path,
+                template=self._template.folder if self._template is not None else None,
+                mounts=mounts,
+            )
         reads, writes, codecs = self._ports()
         contract = model.Contract(document.contract)
         restart = restart_policy(document.restart)
@@ -115,8 +133,17 @@ class _Resolver:
             restart = model.RestartPolicy("never", restart.backoff, restart.limit, restart.reset_after_s)
         processor = model.Processor(
             name=self._name,
-            command=command or (self._name,),
-            directory=self._runs_in or self._around.folder,
+            command=command if command is not None else (self._name,),
+            directory=self._runs_in,
+            home=place.home,
+            image=place.image,
+            entrypoint=self._entrypoint(),
+            pull=document.pull,
+            build=place.build,
+            template=self._template.folder if self._template is not None else None,
+            trust=model.Trust(document.trust),
+            network=place.network(),
+            mounts=mounts,
             reads=reads,
             writes=writes,
             stdout_codec=codecs.of("writes", "stdout"),
@@ -133,7 +160,7 @@ class _Resolver:
             live=self._probe("live", document.live),
             stall_s=parse_duration(document.stall) if isinstance(document.stall, str) else None,
             continue_on_error=document.continue_on_error,
-            resources=self._resources(),
+            resources=place.resources(),
             env=env,
             params=self._params,
             secrets=secrets,
@@ -148,17 +175,37 @@ class _Resolver:
         told = self._around.walked.is_spoiled("processors", self._name, name)
         if document is UNSET or told or (template is not None and template.walked.is_spoiled(name)):
             return None
-        return probe(self._scope, name, document, self._folder_of, self._command)
+        folder_of = self._inside if self._placement.contained else self._folder_of
+        return probe(self._scope, name, document, folder_of, self._command)
 
     def _check_way(self) -> None:
-        """Exactly one of command, image and use."""
+        """Exactly one of command, image and use; but an image may have a command."""
         ways = [way for way in _WAYS if way in self._raw]
-        if len(ways) > 1:
+        if len(ways) > 1 and ways != ["command", "image"]:
             self._scope.error((), f"has {listed(ways, 'and')}", f"write exactly one of {listed(list(_WAYS))}", at="key")
         elif not ways and not self._misspelled:
             self._scope.error((), "says not what to run", f"write exactly one of {listed(list(_WAYS))}", at="key")
         if "params" in self._raw and "use" not in self._raw:
             self._scope.error(("params",), "params go with use", "put values into command, or use a folder", at="key")
+
+        for key in ("entrypoint", "pull"):
+            if key in self._raw and "image" not in self._raw and "use" not in self._raw:
+                self._scope.error((key,), f"{key} goes with image", "leave it out, or write image", at="key")
+
+    def _entrypoint(self) -> tuple[str, ...] | None:
+        """What an image starts instead of its own; none of it stands for that of the image."""
+        written = self._document.entrypoint
+        if not self._placement.contained or written is UNSET:
+            return None
+        words = self._words(("entrypoint",), written)
+        return None if words is None else tuple(words)
+
+    def _own_command(self) -> tuple[str, ...] | None:
+        """The words of its command; () for that of the image, None after an error."""
+        if self._placement.command_is_the_images:
+            return ()
+        written = self._document.command
+        return None if written is UNSET else self._command(("command",), written)
 
     def _given_params(self) -> dict[str, object]:
         template, document = self._template, self._document
@@ -174,15 +221,18 @@ class _Resolver:
         )
 
     def _command(self, path: scanner.Path, written: str | list[str]) -> tuple[str, ...] | None:
-        """The words of a command with params put in, its program looked for; None after an error."""
-        words = words_of(self._scope, path, written)
-        if words is not None:
-            words = with_params(self._scope, path, words, self._declared, self._params)
+        """The words of a command, its program looked for where it is one of this machine; None after an error."""
+        words = self._words(path, written)
         if words is None:
             return None
-        if self._runs_in is None:
+        if self._runs_in is None or self._placement.contained:
             return tuple(words)
         return located(self._scope, path, words, self._runs_in, self._search_path)
+
+    def _words(self, path: scanner.Path, written: str | list[str]) -> list[str] | None:
+        """The words of a command with params put in; None after an error."""
+        words = words_of(self._scope, path, written)
+        return None if words is None else with_params(self._scope, path, words, self._declared, self._params)
 
     def _folder_of(self, path: scanner.Path) -> Path:
         """Where the paths in `path` start from: the folder of the file it is written in."""
@@ -191,9 +241,15 @@ class _Resolver:
             return self._template.folder
         return self._around.folder
 
+    def _inside(self, _path: scanner.Path) -> Path:
+        """Where the paths of an image's checks start from: where its program runs."""
+        return Path()
+
     def _directory(self) -> Path | None:
-        """Where the program runs; None after an error."""
+        """Where the program runs; None after an error, and for that of an image."""
         written = self._document.directory
+        if self._placement.contained:
+            return self._placement.directory()
         if written is UNSET:
             return self._template.folder if self._template is not None else self._around.folder
         directory = self._folder_of(("directory",)) / written
@@ -231,15 +287,3 @@ class _Resolver:
         if written is UNSET:
             return "keep" if contract is model.Contract.ONE_TO_ONE else "any"
         return written
-
-    def _resources(self) -> model.Resources:
-        written = self._document.resources
-        if written is UNSET:
-            return model.Resources()
-        limits: ResourcesDocument = written
-        return model.Resources(
-            memory_bytes=size_bytes(limits.memory) if limits.memory is not UNSET else None,
-            cpus=limits.cpus if limits.cpus is not UNSET else None,
-            pids=limits.pids if limits.pids is not UNSET else None,
-            files=limits.files if limits.files is not UNSET else None,
-        )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from runner.spec.model import Contract, Resume
 from runner.spec.processor import Resolved
 
-BARE = "a bare process cannot be held to it"
-
 
 def check_processor(resolved: Resolved, *, joined: bool) -> None:
     """Every rule that needs one processor only. Not `joined`: its reads or writes were wrong and are not judged."""
@@ -15,10 +13,6 @@ def check_processor(resolved: Resolved, *, joined: bool) -> None:
         _check_contract(resolved)
         _check_stdout(resolved)
     _check_raw(resolved)
-    if resolved.processor.resources.cpus is not None:
-        resolved.scope.warning(
-            ("resources", "cpus"), BARE, "it is ignored; sandboxes and containers come later", at="key"
-        )
 
 
 def _check_source(resolved: Resolved) -> None:

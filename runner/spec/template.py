@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from runner.errors import SpecError
-from runner.spec import scanner
+from runner.spec import model, scanner
 from runner.spec.document import ParamDocument, ProcessorFile
 from runner.spec.findings import Findings, Scope, Source, show
 from runner.spec.interpolate import interpolate
@@ -36,6 +36,13 @@ class Template(Struct, frozen=True):
     params: dict[str, ParamDocument] = {}
     defaults: dict[str, object] = {}
     ports: dict[str, dict[str, Any]] = {}
+    image: str | None = None
+    build: model.Build | None = None
+
+    @property
+    def has_dockerfile(self) -> bool:
+        """Whether its image is made by a Dockerfile of its own."""
+        return self.build is not None and self.build.dockerfile is not None
 
     @property
     def codecs(self) -> dict[tuple[str, str], str]:
@@ -85,16 +92,8 @@ class Templates:
         params = msgspec.convert(good.get("params", {}), dict[str, ParamDocument])
         defaults = check_declarations(Scope(self._findings, source, ("params",)), params, folder)
         scope = Scope(self._findings, source)
-        if "command" not in good and not walked.is_spoiled("command"):
-            if "image" in good:
-                scope.error(
-                    ("image",),
-                    "not supported yet: a processor with an image only",
-                    "give its command as well; it runs as a bare process for now",
-                    at="key",
-                )
-            else:
-                scope.error((), "the command is missing", 'write command = ["program", "argument"]')
+        if not {"command", "image"} & good.keys() and not walked.is_spoiled("command"):
+            scope.error((), "the command is missing", 'write command = ["program", "argument"], or an image')
         ports: dict[str, dict[str, Any]] = {side: good[side] for side in ("reads", "writes") if side in good}
         for (side, port), codec in Template(source, folder, walked, {}, ports=ports).codecs.items():
             check_codec(scope, (side, port, "codec"), codec)
@@ -106,7 +105,37 @@ class Templates:
             params,
             defaults,
             ports,
+            good.get("image"),
+            _build(scope, good.get("build", {}), folder),
         )
+
+
+def _build(scope: Scope, written: dict[str, Any], folder: Path) -> model.Build:
+    """`[build]`, or what stands for it where it is not written."""
+    by_file, generated = ("context", "target", "args"), ("language", "base", "packages")
+    dockerfile = folder / written["dockerfile"] if "dockerfile" in written else None
+    context = folder / written.get("context", ".")
+    if dockerfile is not None and not is_there(dockerfile):
+        scope.error(("build", "dockerfile"), f"{dockerfile} is not there", "a relative path starts from the folder")
+    elif dockerfile is None:
+        for key in by_file:
+            if key in written:
+                scope.error(("build", key), f"{key} goes with dockerfile", "leave it out", at="key")
+    else:
+        for key in generated:
+            if key in written:
+                scope.error(("build", key), f"{key} is for a generated Dockerfile", "leave it out", at="key")
+    if not is_folder(context):
+        scope.error(("build", "context"), f"{context} is no folder", "a relative path starts from the folder")
+    return model.Build(
+        context=context,
+        dockerfile=dockerfile,
+        target=written.get("target"),
+        args=written.get("args", {}),
+        language=written.get("language"),
+        base=written.get("base"),
+        packages=tuple(written.get("packages", ())),
+    )
 
 
 def merged(own: Mapping[str, Any], template: Template) -> tuple[dict[str, Any], frozenset[scanner.Path]]:

@@ -26,9 +26,8 @@ class Extra(TypedDict, total=False):
     """What an annotation tells the walk.
 
     `pattern` must match the whole of a string; `explain` turns one that does not into a sentence, which shows the value
-    where it may be seen. `words` maps wrong values to what is meant.
-    `later` refuses the key, `later_values` some values of it, and `later_unless` all but one, each with a sentence
-    about what works instead. `quiet` keeps the value out of messages.
+    where it may be seen. `words` maps wrong values to what is meant. `later` refuses the key and `later_values` some
+    values of it, each with a sentence about what works instead. `quiet` keeps the value out of messages.
     """
 
     pattern: str
@@ -36,7 +35,6 @@ class Extra(TypedDict, total=False):
     words: dict[str, str]
     later: str
     later_values: dict[str, str]
-    later_unless: tuple[str, str]
     quiet: bool
 
 
@@ -122,6 +120,21 @@ Url = Annotated[
     text(
         r"https?://[^\s/\u0000]+[^\s\u0000]*",
         _no('a URL begins with http:// or https://, such as "http://127.0.0.1:8080/"'),
+    ),
+]
+Image = Annotated[
+    str,
+    text(
+        r"[a-zA-Z0-9][a-zA-Z0-9._:/@-]{0,511}",
+        _no('an image is named as the engine names it, such as "python:3.13-slim" or "registry.example/team/app:1"'),
+    ),
+]
+Network = Annotated[
+    str,
+    text(
+        "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}",
+        _no('a network is "none", "outbound", "host" or the name of one of the engine\'s'),
+        examples=["none", "outbound", "host"],
     ),
 ]
 Secret = Annotated[

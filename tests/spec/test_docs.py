@@ -29,6 +29,7 @@ TABLES = {
     document.ReadyDocument: "ready.",
     document.ResourcesDocument: "resources.",
     document.PortDocument: "reads.PORT.",
+    document.BuildDocument: "build.",
 }
 
 

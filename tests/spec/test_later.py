@@ -4,23 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.spec.marked import HEAD, READER, Case, case, channel, check_case, middle, parametrized, writer
+from tests.spec.marked import Case, case, channel, check_case, middle, parametrized, writer
 
 LATER = [
-    case(
-        "image",
-        HEAD + '[processors.a]\n¶image = "x:1"\nwrites = "x"\n' + READER,
-        "not supported yet / give its program as command",
-    ),
-    case("entrypoint", writer('¶entrypoint = ["x"]'), "not supported yet"),
-    case("untrusted", writer('trust = ¶"untrusted"'), 'not supported yet: "untrusted"'),
-    case("network", writer('network = ¶"none"'), 'not supported yet: "none" / "host" works now'),
-    case("mounts", writer('¶mounts = ["data"]'), "not supported yet"),
     case("batch", middle('contract = ¶"batch"'), 'not supported yet: "batch" / "stream" and "one-to-one" work now'),
     case("acknowledged", middle('contract = ¶"acknowledged"'), "not supported yet"),
     case("poison", middle("¶poison = { after = 3 }"), "not supported yet"),
     case("zeromq", middle('bridge = ¶"zeromq"'), "not supported yet"),
-    case("disk", middle('resources = { ¶disk = "1MiB" }'), "resources.disk: not supported yet"),
     case("runner", middle('¶runner = "edge"'), "not supported yet"),
     case("runners", writer("") + '[¶runners.edge]\nhost = "10.0.0.7"\n', "not supported yet"),
     *[

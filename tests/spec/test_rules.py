@@ -191,7 +191,6 @@ def test_rules(each: Case, tmp_path: Path) -> None:
 
 
 WARNINGS = [
-    case("cpus", middle("resources = { ¶cpus = 0.5 }"), "a bare process cannot be held to it"),
     case(
         "diamond",
         f"""{HEAD}[processors.a]

@@ -15,7 +15,7 @@ from tests.spec.marked import middle
 
 GOOD = middle("")
 BAD = middle('replicas = 0\nmax_message = "1MB"\n')
-WARNED = middle("resources = { cpus = 1 }")
+WARNED = middle('network = "outbound"')
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def test_all_problems_at_once() -> None:
 def test_warnings_leave_zero() -> None:
     result = run(WARNED)
     assert result.exit_code == 0
-    assert "warning: processors.m.resources.cpus" in result.stderr
+    assert "warning: processors.m.network" in result.stderr
     assert result.stdout.endswith("programs checked, 1 warning\n")
 
 
