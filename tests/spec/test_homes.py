@@ -150,7 +150,10 @@ def untrusted(keys: str) -> str:
 
 ERRORS = [
     case(
-        "image and use", middle("", command=f'{IMAGE}\nuse = "x"').replace("[processors.m]", "[¶processors.m]"), "use"
+        "image and use",
+        middle(f'{IMAGE}\nuse = ¶"x"', command="").replace("[processors.m]", "[¶processors.m]"),
+        "has image and use",
+        "is not there",
     ),
     case("entrypoint", middle('¶entrypoint = "x"'), "entrypoint goes with image"),
     case("pull", middle('¶pull = "never"'), "pull goes with image"),
@@ -187,7 +190,7 @@ WARNINGS = [
     case(
         "file",
         middle('trust = "untrusted"', command='command = ¶["cat", "x.py"]'),
-        '"x.py" names a file that is not visible / add mounts = ["x.py"]',
+        '"x.py" names a file that is not visible',
         files={"x.py": ""},
     ),
 ]
