@@ -1,22 +1,49 @@
-"""Resources as rlimits (setrlimit(2)). What rlimits cannot hold (cpus, disk) is a warning of `check`."""
+"""Resources of an instance: what is asked for, what rlimits (setrlimit(2)) can do for it, what they cannot."""
 
 from __future__ import annotations
 
 import resource
+from collections.abc import Collection
 
 from runner.spec.model import Resources
 
+_INSTEAD = {
+    "memory": "each process of it may have that much data (RLIMIT_DATA), all together more",
+    "cpus": "nothing bounds it",
+    "pids": "all processes of its user are counted (RLIMIT_NPROC), and root is not bound at all",
+    "disk": "each file may become that large (RLIMIT_FSIZE), all together more",
+}
 
-def rlimits(resources: Resources) -> dict[int, int]:
-    """RLIMIT_* numbers to values.
+
+def asked(resources: Resources) -> frozenset[str]:
+    """The resources with a limit, by their names in the file."""
+    values = {
+        "memory": resources.memory_bytes,
+        "cpus": resources.cpus,
+        "pids": resources.pids,
+        "files": resources.files,
+        "disk": resources.disk_bytes,
+    }
+    return frozenset(name for name, value in values.items() if value is not None)
+
+
+def rlimits(resources: Resources, held: Collection[str] = ()) -> dict[int, int]:
+    """RLIMIT_* numbers to values, for what is not `held` by something better (a control group, a sized filesystem).
 
     Memory is RLIMIT_DATA, never RLIMIT_AS: Node and Java reserve address space far beyond what they use.
     """
     limits: dict[int, int] = {}
-    if resources.memory_bytes is not None:
+    if resources.memory_bytes is not None and "memory" not in held:
         limits[resource.RLIMIT_DATA] = resources.memory_bytes
-    if resources.pids is not None:
+    if resources.pids is not None and "pids" not in held:
         limits[resource.RLIMIT_NPROC] = resources.pids
     if resources.files is not None:
         limits[resource.RLIMIT_NOFILE] = resources.files
+    if resources.disk_bytes is not None and "disk" not in held:
+        limits[resource.RLIMIT_FSIZE] = resources.disk_bytes
     return limits
+
+
+def loose(resources: Resources, held: Collection[str]) -> dict[str, str]:
+    """What is asked for and held by rlimits alone, and how far those hold it, for people."""
+    return {name: text for name, text in _INSTEAD.items() if name in asked(resources) and name not in held}
