@@ -15,7 +15,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml hatch_build.py runner/launch/shim/shim.c runner/codec/count.c runner/launch/shim/build.py
+$(STAMP): pyproject.toml hatch_build.py $(wildcard runner/launch/shim/*.[ch]) runner/codec/count.c runner/launch/shim/build.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -37,17 +38,25 @@ def test_static_and_executable(built: Path) -> None:
 def test_built_again_only_when_the_source_changed(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = built.stat().st_ino
     assert building.build(ARCH, built.parent).stat().st_ino == first
-    changed = tmp_path / "shim.c"
-    changed.write_text(building.SOURCE.read_text() + "/* changed */\n")
-    monkeypatch.setattr(building, "SOURCE", changed)
-    assert building.build(ARCH, built.parent).stat().st_ino != first
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    for source in building.SOURCES.glob("*.[ch]"):
+        shutil.copy(source, sources)
+    monkeypatch.setattr(building, "SOURCES", sources)
+    assert building.build(ARCH, built.parent).stat().st_ino == first  # the same, wherever it lies
+    assert {source.suffix for source in sources.iterdir()} == {".c", ".h"}
+    for source in sorted(sources.iterdir()):
+        before = built.stat().st_ino
+        source.write_text(source.read_text() + "/* changed */\n")
+        assert building.build(ARCH, built.parent).stat().st_ino != before, source.name
 
 
 def test_failed_build_keeps_what_was_there(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = built.read_bytes()
-    broken = tmp_path / "shim.c"
-    broken.write_text("this is no C\n")
-    monkeypatch.setattr(building, "SOURCE", broken)
+    sources = tmp_path / "sources"
+    sources.mkdir()
+    (sources / "shim.c").write_text("this is no C\n")
+    monkeypatch.setattr(building, "SOURCES", sources)
     with pytest.raises(building.BuildError, match="C compiler with a static libc"):
         building.build(ARCH, built.parent)
     assert built.read_bytes() == before

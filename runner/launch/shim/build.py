@@ -21,7 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("shim.c")
+SOURCES = Path(__file__).parent
 BIN = Path(__file__).with_name("bin")
 COUNT_SOURCE = Path(__file__).parents[2] / "codec" / "count.c"
 COUNT_BIN = COUNT_SOURCE.with_name("bin")
@@ -43,26 +43,26 @@ def build(arch: str, out_dir: Path, *, defines: tuple[str, ...] = ()) -> Path:
     if arch not in ELF_MACHINES:
         raise BuildError(f"there is no shim for {arch}, only for {' and '.join(ELF_MACHINES)}")
     target = out_dir / f"connector-shim-{arch}"
-    mark = _mark(SOURCE, (*FLAGS, *defines))
+    mark = _mark(sorted(SOURCES.glob("*.[ch]")), (*FLAGS, *defines))
     if target.is_file() and os.access(target, os.X_OK) and mark.encode() in target.read_bytes():
         return target
-    return _make(arch, target, (*FLAGS, *defines, f'-DSHIM_BUILD="{mark}"'), SOURCE, static=True)
+    return _make(arch, target, (*FLAGS, *defines, f'-DSHIM_BUILD="{mark}"'), sorted(SOURCES.glob("*.c")), static=True)
 
 
 def build_count(arch: str, out_dir: Path) -> Path:
     """Build `out_dir/count-<arch>.so` (see runner/codec/counting.py) and return its path. Raises BuildError."""
     target = out_dir / f"count-{arch}.so"
-    return _make(arch, target, COUNT_FLAGS, COUNT_SOURCE, static=False)
+    return _make(arch, target, COUNT_FLAGS, [COUNT_SOURCE], static=False)
 
 
-def _make(arch: str, target: Path, flags: tuple[str, ...], source: Path, *, static: bool) -> Path:
-    """Compile `source` to `target`, whole or not at all, by the first compiler that can."""
+def _make(arch: str, target: Path, flags: tuple[str, ...], sources: list[Path], *, static: bool) -> Path:
+    """Compile `sources` to `target`, whole or not at all, by the first compiler that can."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".build-") as folder:
         fresh = Path(folder) / target.name
         failures = []
         for compiler in _compilers(arch):
-            failure = _compile(compiler, (*flags, "-o", str(fresh), str(source)), fresh, arch if static else None)
+            failure = _compile(compiler, (*flags, "-o", str(fresh), *map(str, sources)), fresh, arch if static else None)
             if failure is None:
                 fresh.chmod(0o755)
                 fresh.replace(target)
@@ -85,10 +85,10 @@ def needs_zig(arches: tuple[str, ...]) -> bool:
         return all(_compile(compiler, arguments, binary, arches[0]) for compiler in _c_compilers())
 
 
-def _mark(source: Path, flags: tuple[str, ...]) -> str:
+def _mark(sources: list[Path], flags: tuple[str, ...]) -> str:
     """What an up-to-date binary contains: a hash of all that it is made from, as far as we decide it."""
-    recipe = repr((flags, os.environ.get("CONNECTOR_SHIM_COMPILER"))).encode()
-    return hashlib.sha256(source.read_bytes() + recipe).hexdigest()[:32]
+    contents = [(source.name, source.read_bytes()) for source in sources]
+    return hashlib.sha256(repr((contents, flags, os.environ.get("CONNECTOR_SHIM_COMPILER"))).encode()).hexdigest()[:32]
 
 
 def _compilers(arch: str) -> list[list[str]]:
