@@ -41,17 +41,11 @@ class ProcessHandle(Handle):
     async def start(self, request: LaunchRequest) -> int:
         """See `Handle`."""
         environment = {**os.environ, **request.env}
-        return await self.start_job(
-            Job(request.command, request.directory or "", environment, request.ports, self._limits)
-        )
-
-    async def start_job(self, job: Job) -> int:
-        """Like `start`, for a job that is whole."""
         if self._connection is None or self._connection.lost:
             await self._reaped.wait()
             self._connection = self._spawn_shim()
-        self._job = job
-        self._program = await self._connection.start(job)
+        self._job = Job(request.command, request.directory or "", environment, request.ports, self._limits)
+        self._program = await self._connection.start(self._job)
         return self._program
 
     async def exited(self) -> Exited:
@@ -73,16 +67,16 @@ class ProcessHandle(Handle):
             self._connection.signal(signal_number)
 
     async def probe(self, command: tuple[str, ...]) -> Exited:
-        """See `Handle`; a shim of its own starts it."""
+        """See `Handle`."""
         assert self._job is not None
-        beside = ProcessHandle(self._launcher, self._limits)
+        assert self._connection is not None
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            await beside.start_job(replace(self._job, command=command, ports=dict.fromkeys(range(3), null)))
-            return await beside.exited()
+            return await self._connection.probe(
+                replace(self._job, command=command, ports=dict.fromkeys(range(3), null))
+            )
         finally:
             os.close(null)
-            await beside.close()
 
     async def kill_tree(self) -> None:
         """See `Handle`."""

@@ -19,6 +19,7 @@ _HEADER = struct.Struct("<IIiiIIII")
 _LIMIT = struct.Struct("<IIQ")
 _FAILED = struct.Struct("<IB")
 _EXITED = struct.Struct("<iiQQQ")
+_PROBED = struct.Struct("<iiIB")
 _LARGEST_PACKET_BYTES = 256
 _INHERIT = 1
 
@@ -112,6 +113,7 @@ class ShimConnection:
         self._started: asyncio.Future[int] | None = None
         self._exited: asyncio.Future[Exited] | None = None
         self._gone: asyncio.Future[None] | None = None
+        self._probed: asyncio.Future[Exited] | None = None
         self._loop.add_reader(connection.fileno(), self._readable)
 
     @property
@@ -146,6 +148,20 @@ class ShimConnection:
             self._gone = self._loop.create_future()
             self._send(b"K")
         await asyncio.shield(self._gone)
+
+    async def probe(self, job: Job) -> Exited:
+        """Run a second program beside the first; see `Handle.probe`. One that comes while another runs waits for it."""
+        while self._probed is not None:
+            await asyncio.wait((self._probed,))
+        if self._lost:
+            raise ShimLostError("cannot be started: its shim has died")
+        self._send_job(b"P", job)
+        self._probed = self._loop.create_future()
+        try:
+            return await asyncio.shield(self._probed)
+        except asyncio.CancelledError:
+            self._send(b"k")
+            raise
 
     def close(self) -> None:
         """Close the socket: the shim kills what it started and ends."""
@@ -197,6 +213,14 @@ class ShimConnection:
         elif kind == b"G" and self._gone is not None:
             self._gone.set_result(None)
             self._gone = None
+        elif kind == b"Q" and self._probed is not None:
+            probed, self._probed = self._probed, None
+            code, signal_number, number, stage = _PROBED.unpack(body)
+            if stage:
+                probed.set_exception(_launch_error(number, chr(stage)))
+                probed.exception()  # whoever asked may have gone
+            else:
+                probed.set_result(Exited(None if code < 0 else code, signal_number or None))
         elif kind == b"R":
             self._on_stop_requested()
 
@@ -215,6 +239,9 @@ class ShimConnection:
         if self._gone is not None:
             self._gone.set_result(None)
             self._gone = None
+        if self._probed is not None:
+            self._probed.set_result(Exited(None, None))
+            self._probed = None
 
 
 def _launch_error(number: int, stage: str) -> LaunchError | MachineError:
