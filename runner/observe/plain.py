@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from runner.events import Event, RunStarted, StateChanged, WaitChanged
+from runner.observe.progress import Now
 from runner.observe.sanitize import cells, visible
 from runner.observe.sentences import RUN, Level, Sentence, instance_name, sentences
 from runner.observe.sink import Sink
@@ -60,6 +61,7 @@ class PlainLog:
         self._least = Level.ERROR if quiet else Level.INFO
         self._format = LineFormat(colour=colour, date=True)
         self._waits = Waits(self._tell_wait)
+        self._now = Now()
 
     def start(self, call_later: CallLater) -> None:
         """Tell waits while they last, by this timer."""
@@ -72,8 +74,9 @@ class PlainLog:
                 self._format.learn(event)
             case WaitChanged() | StateChanged():
                 self._waits.handle(event)
-        for sentence in sentences(event):
-            self._write(sentence, event.at_s)
+        if self._now.worth_a_line(event):
+            for sentence in sentences(event):
+                self._write(sentence, event.at_s)
 
     def finish(self, report: RunReport | None) -> None:
         """Write the final table and the ledger. None: the run came to no report."""

@@ -13,6 +13,7 @@ from runner.events import (
     LogLeftOut,
     LogLine,
     ProcessorFailed,
+    Progress,
     RunEnded,
     RunStarted,
     RunStatus,
@@ -141,6 +142,9 @@ def _run_text(event: Event) -> str:
             count = format_count(len(event.processors), "processor")
             names = f" ({', '.join(event.processors)})" if len(event.processors) <= _NAMES_SHOWN else ""
             return f"pipeline {event.pipeline} started with {count}{names}, run {event.run}"
+        case Progress():
+            far = "" if event.fraction is None or event.done else f" {event.fraction:.0%}"
+            return f"{event.what}: {event.doing}{far}"
         case RunStopping():
             return f"stopping: {event.cause}"
         case RunEnded():

@@ -16,6 +16,7 @@ from runner.clock import Clock, monotonic
 from runner.events import Event, RunStarted
 from runner.observe.picture import Picture, Rates, headline, picture_of
 from runner.observe.plain import LineFormat
+from runner.observe.progress import Now
 from runner.observe.sanitize import cells
 from runner.observe.sentences import sentences
 from runner.observe.sink import Sink
@@ -53,6 +54,7 @@ class LiveTable:
         self._interval_s = interval_s
         self._clock = clock
         self._format = LineFormat(colour=colour, date=False)
+        self._now = Now()
         self._pending: list[str] = []
         self._pending_size = 0
         self._left_out = 0
@@ -76,6 +78,8 @@ class LiveTable:
         """Take an event from the bus. Its lines appear above the table with the next picture."""
         if isinstance(event, RunStarted):
             self._format.learn(event)
+        if not self._now.worth_a_line(event):
+            return
         for sentence in sentences(event):
             line = self._format.line(sentence, event.at_s)
             if self._pending_size + len(line) > (MOST_PENDING if sentence.log else 2 * MOST_PENDING):

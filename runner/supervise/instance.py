@@ -79,9 +79,9 @@ class Instance:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The process id of its program, while it runs."""
+        """The process id of its program, while it runs and can be seen."""
         attempt = self.attempt
-        return (attempt.pid,) if attempt is not None and attempt.pid is not None else ()
+        return (attempt.pid,) if attempt is not None and attempt.pid else ()
 
     def _become(self, new: InstanceState, cause: str, exited: Exited | None = None) -> None:
         """The one door of the state."""
@@ -213,7 +213,8 @@ class Instance:
         attempt = self.attempt
         if attempt is not None and self.state is _STARTING:
             said = "" if self._spec.ready is None else ", ready"
-            self._become(_RUNNING, f"running as process {attempt.pid}{said}")
+            where = f" as process {attempt.pid}" if attempt.pid else ""
+            self._become(_RUNNING, f"running{where}{said}")
             self.input_may_have_ended()
 
     def _asked(self) -> None:

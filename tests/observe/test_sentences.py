@@ -7,6 +7,7 @@ from runner.events import (
     LogLeftOut,
     LogLine,
     ProcessorFailed,
+    Progress,
     RunEnded,
     RunStarted,
     RunStatus,
@@ -81,6 +82,11 @@ def changed(
             Sentence(Level.WARNING, "enrich[0]", "… 1,234 log lines left out: more than the limit"),
         ),
         (Warned(message="cpus has no effect"), Sentence(Level.WARNING, "run", "warning: cpus has no effect")),
+        (
+            Progress(what="image x", doing="downloading", fraction=0.254),
+            Sentence(Level.INFO, "run", "image x: downloading 25%"),
+        ),
+        (Progress(what="image x", doing="there", done=True), Sentence(Level.INFO, "run", "image x: there")),
         (Warned(message="odd", processor="enrich"), Sentence(Level.WARNING, "enrich", "warning: odd")),
     ],
 )
