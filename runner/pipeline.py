@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Pipeline:
     """A valid pipeline: built here from the keys of a pipeline file, or read from one with `from_file`.
 
-    `processors` and `channels` map names to tables as in the file, `folder` is where relative paths start from.
+    `processors` and `channels` map names to tables as in the file, `folder` is where relative paths start from. All
+    processors that can run in `home` (None: each where it runs by itself).
     Raises SpecError with every problem that there is.
     """
 
@@ -30,19 +31,23 @@ class Pipeline:
         channels: Mapping[str, Mapping[str, Any]] | None = None,
         drain: str | None = None,
         folder: str | os.PathLike[str] = ".",
+        home: model.Home | None = None,
     ) -> None:
         document: dict[str, Any] = {"name": name, "processors": processors}
         if channels is not None:
             document["channels"] = channels
         if drain is not None:
             document["drain"] = drain
-        self._loaded = load_document(document, folder=folder)
+        self._loaded = load_document(document, folder=folder, home=home)
 
     @classmethod
-    def from_file(cls, file: str | os.PathLike[str]) -> Pipeline:
-        """Read a pipeline file. Raises SpecError with every problem, each with its line and column."""
+    def from_file(cls, file: str | os.PathLike[str], *, home: model.Home | None = None) -> Pipeline:
+        """Read a pipeline file; all processors that can run in `home`.
+
+        Raises SpecError with every problem, each with its line and column.
+        """
         pipeline = cls.__new__(cls)
-        pipeline._loaded = load_file(file)  # noqa: SLF001  (its own class)
+        pipeline._loaded = load_file(file, home=home)  # noqa: SLF001  (its own class)
         return pipeline
 
     @property

@@ -14,19 +14,23 @@ if TYPE_CHECKING:
 @click.command("check")
 @click.argument("file", default="pipeline.toml", type=click.Path())
 @click.option(
+    "--home", type=click.Choice(["process", "sandbox", "container"]), help="Check it as `connector run --home` runs it."
+)
+@click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to say it."
 )
-def command(file: str, form: str) -> None:
-    """Check the pipeline FILE and tell every problem at once.
+def command(file: str, home: str | None, form: str) -> None:
+    """Check the pipeline FILE and tell every problem at once; list what untrusted processors are allowed.
 
     Exits with 2 when there is an error; warnings alone leave 0.
     """
     from runner.errors import EXIT_COMPLETED, EXIT_USAGE, SpecError
     from runner.spec.load import load_file
+    from runner.spec.model import Home
 
     loaded: LoadedPipeline | None = None
     try:
-        loaded = load_file(file)
+        loaded = load_file(file, home=Home(home) if home else None)
         problems = loaded.warnings
     except SpecError as error:
         problems = error.problems
@@ -36,6 +40,8 @@ def command(file: str, form: str) -> None:
         for problem in problems:
             click.echo(printable(str(problem)), err=True)
         click.echo(_summary(file, loaded, problems), err=loaded is None)
+        for line in _walls(loaded):
+            click.echo(printable(line))
     click.get_current_context().exit(EXIT_USAGE if loaded is None else EXIT_COMPLETED)
 
 
@@ -57,9 +63,20 @@ def _summary(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, 
     return printable(f"{file}: pipeline {pipeline.name} is good: {checked}; {what}{after}")
 
 
+def _walls(loaded: LoadedPipeline | None) -> list[str]:
+    """What each untrusted processor is allowed."""
+    from runner.plan.allowed import sentence, untrusted
+
+    return [] if loaded is None else [sentence(name, each) for name, each in untrusted(loaded.pipeline).items()]
+
+
 def _as_json(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, ...]) -> str:
     import dataclasses
     import json
+
+    import msgspec
+
+    from runner.plan.allowed import untrusted
 
     answer = {
         "file": file,
@@ -67,6 +84,8 @@ def _as_json(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, 
         "pipeline": None if loaded is None else loaded.pipeline.name,
         "processors": None if loaded is None else list(loaded.pipeline.processors),
         "channels": None if loaded is None else list(loaded.pipeline.channels),
+        "homes": None if loaded is None else {name: spec.home for name, spec in loaded.pipeline.processors.items()},
+        "untrusted": None if loaded is None else msgspec.to_builtins(untrusted(loaded.pipeline)),
         "problems": [dataclasses.asdict(problem) for problem in problems],
     }
     return json.dumps(answer, indent=2)
