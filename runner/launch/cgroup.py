@@ -143,7 +143,7 @@ class Group:
     def kill(self) -> None:
         """SIGKILL to every process in it; none of them is waited for.
 
-        One write where the kernel can (`cgroup.kill`, version 2). Else all are stopped first, so that they start no more.
+        One write where the kernel can (`cgroup.kill`, version 2). Else all are stopped first: so they start no more.
         """
         left = []
         for folder in self._folders:

@@ -7,28 +7,34 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
+from typing import ClassVar
 
 from runner.errors import MachineError
-from runner.events import Exited
+from runner.events import Exited, Warned
 from runner.launch.base import Handle, LaunchContext, Launcher, LaunchRequest
+from runner.launch.cgroup import CONTROLLERS, CgroupHome, Group
 from runner.launch.shim.locate import shim_path
 from runner.launch.shim_client import Job, ShimConnection
 from runner.launch.tree import become_subreaper, carries_mark, end_orphans
-from runner.plan.limits import rlimits
-from runner.spec.model import Processor
+from runner.plan.limits import asked, rlimits
+from runner.spec.model import Processor, Resources
+from runner.units import format_size
 
 _ALL_SIGNALS = signal.valid_signals()
 _SHIM_SOCKET = 3
+_SPARE_PIDS = 1  # the shim
 
 
 class ProcessHandle(Handle):
-    """One shim and what runs under it. When the shim dies, the next start brings a new one."""
+    """One shim and what runs under it, in a control group if it has limits. A shim that died is replaced at a start."""
 
-    def __init__(self, launcher: ProcessLauncher, limits: Mapping[int, int]) -> None:
+    def __init__(self, launcher: ProcessLauncher, resources: Resources, group: Group | None) -> None:
         self._launcher = launcher
-        self._limits = limits
+        self._resources = resources
+        self._group = group
+        self._oom_kills = 0
         self._job: Job | None = None
         self._loop = asyncio.get_running_loop()
         self._connection: ShimConnection | None = None
@@ -41,11 +47,17 @@ class ProcessHandle(Handle):
     async def start(self, request: LaunchRequest) -> int:
         """See `Handle`."""
         environment = {**os.environ, **request.env}
+        limits = rlimits(self._resources, self.held)
+        return await self.start_job(Job(request.command, request.directory or "", environment, request.ports, limits))
+
+    async def start_job(self, job: Job) -> int:
+        """Like `start`, for a job that says all there is to say."""
         if self._connection is None or self._connection.lost:
             await self._reaped.wait()
             self._connection = self._spawn_shim()
-        self._job = Job(request.command, request.directory or "", environment, request.ports, self._limits)
-        self._program = await self._connection.start(self._job)
+        self._job = job
+        self.begin()
+        self._program = await self._connection.start(job)
         return self._program
 
     async def exited(self) -> Exited:
@@ -54,7 +66,24 @@ class ProcessHandle(Handle):
         exited = await self._connection.exited()
         if self._connection.lost:
             await self._reaped.wait()
-        return exited
+        return self.explain(exited)
+
+    @property
+    def held(self) -> frozenset[str]:
+        """The resources that its control group holds."""
+        return frozenset() if self._group is None else self._group.held
+
+    def begin(self) -> None:
+        """A run of a program begins: what was killed for want of memory before has nothing to do with it."""
+        self._oom_kills = 0 if self._group is None else self._group.oom_kills()
+
+    def explain(self, exited: Exited) -> Exited:
+        """The same end, with a note when the limit of memory was its cause; a lost shim was killed by it too."""
+        if exited.ok or self._group is None or self._group.oom_kills() <= self._oom_kills:
+            return exited
+        limit = format_size(self._resources.memory_bytes or 0).replace(".0 ", " ")
+        number = int(signal.SIGKILL) if exited.code is None and exited.signal is None else exited.signal
+        return replace(exited, signal=number, note=f"out of memory: its limit is {limit}")
 
     @property
     def shim_died(self) -> bool:
@@ -90,6 +119,8 @@ class ProcessHandle(Handle):
         if self._connection is not None:
             self._connection.close()
             await self._reaped.wait()
+        if self._group is not None:
+            await self._group.remove()
 
     def _spawn_shim(self) -> ShimConnection:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -122,6 +153,14 @@ class ProcessHandle(Handle):
         self._reaped.clear()
         self._launcher.shims.add(self._shim_pid)
         self._loop.add_reader(self._pidfd, self._reap)
+        try:
+            if self._group is not None:
+                self._group.add(self._shim_pid)  # before it has a job, so that nothing is ever outside
+        except ProcessLookupError:
+            pass  # it has died, and the start will say so
+        except OSError as error:
+            ours.close()
+            raise MachineError(f"the shim cannot be put into its control group: {error}") from error
         return ShimConnection(ours)
 
     def _reap(self) -> None:
@@ -131,6 +170,8 @@ class ProcessHandle(Handle):
         with contextlib.suppress(ChildProcessError):  # somebody else in this process may reap all there is
             os.waitpid(self._shim_pid, 0)
         self._launcher.shims.discard(self._shim_pid)
+        if self._group is not None:
+            self._group.kill()
         self._launcher.end_orphans(self._program)
         self._reaped.set()
 
@@ -143,12 +184,13 @@ class ProcessLauncher(Launcher):
     """
 
     name = "process"
+    shims: ClassVar[set[int]] = set()
+    """The living ones of all launchers of this process: to none of them is another's shim an orphan."""
 
     def __init__(self, context: LaunchContext) -> None:
         self.shim = str(shim_path())
-        self.shims: set[int] = set()
+        self._context = context
         self._mark = f"CONNECTOR_RUN={context.run}".encode()
-        self._exclusive = context.exclusive
         try:
             become_subreaper()
         except OSError as error:
@@ -156,8 +198,34 @@ class ProcessLauncher(Launcher):
 
     async def open(self, spec: Processor, replica: int) -> ProcessHandle:
         """See `Launcher`; the shim itself comes with the first start."""
-        del replica
-        return ProcessHandle(self, rlimits(spec.resources))
+        return self.handle(spec, replica, spare_pids=_SPARE_PIDS)
+
+    def handle(self, spec: Processor, replica: int, *, spare_pids: int) -> ProcessHandle:
+        """Like `open`; `spare_pids`: how many processes there may be beside those that the spec gives it."""
+        return ProcessHandle(self, spec.resources, self._group(spec, replica, spare_pids))
+
+    async def close(self) -> None:
+        """See `Launcher`."""
+        if "_cgroups" in self.__dict__:
+            self._cgroups.close()
+
+    @cached_property
+    def _cgroups(self) -> CgroupHome:
+        home = CgroupHome.find()
+        home.sweep()
+        return home
+
+    def _group(self, spec: Processor, replica: int, spare_pids: int) -> Group | None:
+        """A control group where the spec asks for something that it can hold, and this machine lets us make one."""
+        if not asked(spec.resources) & CONTROLLERS.keys():
+            return None
+        try:
+            name = f"{self._context.run}.{spec.name}.{replica}"
+            return self._cgroups.make(name, spec.resources, spare_pids=spare_pids)
+        except OSError as error:
+            why = f"its resources are held by rlimits alone: no control group could be made ({error})"
+            self._context.notify(Warned(message=why, processor=spec.name))
+            return None
 
     def end_orphans(self, program: int) -> None:
         """End what a dead shim left behind; `program` is the process that it started last (0: none)."""
@@ -166,4 +234,4 @@ class ProcessLauncher(Launcher):
     def _is_orphan(self, pid: int) -> bool:
         if pid in self.shims:
             return False
-        return self._exclusive or carries_mark(pid, self._mark)
+        return self._context.exclusive or carries_mark(pid, self._mark)
