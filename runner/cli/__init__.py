@@ -15,6 +15,7 @@ from runner.errors import EXIT_SIGNAL_BASE, EXIT_USAGE, BugError, RunnerError, S
 _VERBS = {
     "run": "Run a pipeline.",
     "check": "Check a pipeline file; says everything that is wrong with it.",
+    "doctor": "Say what this machine can do, and how well it walls off what is not trusted.",
     "graph": "Draw a pipeline as Mermaid or DOT.",
     "schema": "Print the JSON Schema of pipeline.toml or processor.toml.",
 }
@@ -40,18 +41,19 @@ class _Verbs(click.Group):
             formatter.write_dl(list(_VERBS.items()))
 
 
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
+def version() -> str:
+    """The version of this package."""
+    from importlib import metadata
 
     try:
-        return version("connector-runner")
-    except PackageNotFoundError:
+        return metadata.version("connector-runner")
+    except metadata.PackageNotFoundError:
         return "unknown (not installed)"
 
 
 def _show_version(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
-        click.echo(f"connector runner {_version()}")
+        click.echo(f"connector runner {version()}")
         ctx.exit()
 
 
