@@ -28,7 +28,7 @@ secrets = { KEY = "env:SET" }"""
         "env LANG",
         "secret KEY",
     )
-    assert what.resources == {"memory": "1 GiB", "cpus": "0.5", "pids": "3", "files": "256", "disk": "64 MiB"}
+    assert what.resources == {"memory": "1.0 GiB", "cpus": "0.5", "pids": "3", "files": "256", "disk": "64 MiB"}
     assert "value" not in sentence("m", what), "a secret's value is never shown"
 
 

@@ -1,0 +1,6 @@
+"""Logs what it reads: its stdout is no port."""
+
+import shutil
+import sys
+
+shutil.copyfileobj(sys.stdin, sys.stdout)
