@@ -16,6 +16,8 @@ _VERBS = {
     "run": "Run a pipeline.",
     "check": "Check a pipeline file; says everything that is wrong with it.",
     "doctor": "Say what this machine can do, and how well it walls off what is not trusted.",
+    "build": "Make the images of the processors that a pipeline uses.",
+    "lock": "Write down which images, folders and programs a pipeline runs.",
     "graph": "Draw a pipeline as Mermaid or DOT.",
     "schema": "Print the JSON Schema of pipeline.toml or processor.toml.",
 }
