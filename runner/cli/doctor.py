@@ -130,7 +130,7 @@ class _Text:
     def all(self, answer: dict[str, Any]) -> str:
         """Homes first, as that is what people come for; what they are judged by below."""
         self._homes(answer)
-        self._limits(answer["limits"])
+        self._limits(answer["limits"], {name for name, home in answer["homes"].items() if home["works"]})
         for group, title in _GROUPS.items():
             self._title(title)
             for each in answer["findings"]:
@@ -155,16 +155,17 @@ class _Text:
             )
             self._line("good" if found["runs"] else "bad", f"an untrusted {what}", does)
 
-    def _limits(self, limits: dict[str, dict[str, dict[str, str]]]) -> None:
+    def _limits(self, limits: dict[str, dict[str, dict[str, str]]], works: set[str]) -> None:
         self._title("what holds the limits of an instance (of an untrusted one in a sandbox or a container)")
         self._lines.append(f"    {'':<12}" + "".join(f"{home:<11}" for home in limits).rstrip())
         notes: dict[str, int] = {}
         for resource in next(iter(limits.values())):
             row = ""
-            for held in limits.values():
-                hold = held[resource]
-                number = notes.setdefault(hold["note"], len(notes) + 1)
-                row += f"{hold['by']} {number}".ljust(11)
+            for home, held in limits.items():
+                hold, number = held[resource], 0
+                if home in works:
+                    number = notes.setdefault(hold["note"], len(notes) + 1)
+                row += (f"{hold['by']} {number}" if number else "-").ljust(11)
             self._lines.append(f"    {resource:<12}{row}".rstrip())
         self._lines += [f"    {number} {note}" for note, number in notes.items()]
 

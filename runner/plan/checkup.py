@@ -60,7 +60,7 @@ def _machine(facts: Facts) -> Iterator[Finding]:
     else:
         given = f"; /etc/subuid has {system.subordinate_uids:,} for it" if system.subordinate_uids else ""
         said = f"{user}: sandboxes share the runner's own user{given}"
-        yield Finding("machine", "user", "note", said, source, "run the runner as root, or untrusted images instead")
+        yield Finding("machine", "user", "note", said, source, remedies.own_users(system))
     inside = "in none" if system.container is None else f"in one, as it seems: {system.container}"
     yield Finding("machine", "container", "good", f"the runner itself is {inside}", "files and variables of engines")
     said = shim.problem or f"it runs, {'static' if shim.static else 'linked dynamically'} ({shim.path})"

@@ -79,6 +79,13 @@ def allow_namespaces(facts: Facts) -> str:
     return "see docs/doctor.md, “bubblewrap cannot make a sandbox”"
 
 
+def own_users(system: System) -> str:
+    """Get a user for each untrusted instance."""
+    if system.uid == 0:
+        return "give the container that the runner is in the capabilities SETUID and SETGID, and 2,048 users"
+    return "run the runner as root, or untrusted images instead of commands"
+
+
 def delegate(system: System) -> str | None:
     """Get cgroups of one's own; None: no command is known for it here."""
     if system.container is not None and system.uid == 0:

@@ -10,13 +10,13 @@ import msgspec
 from runner.errors import BugError, MachineError
 from runner.plan import remedies
 from runner.plan.facts import Bubblewrap, Engine, Facts, System
-from runner.spec.model import Home, Processor, Resources
+from runner.plan.limits import asked
+from runner.spec.model import Home, Processor
 
 OLDEST_API = (1, 41)
 """Docker 20.10, the first that gives a container a private cgroup namespace."""
 
 RESOURCES = ("memory", "cpus", "pids", "files", "disk")
-_FIELDS = dict(zip(RESOURCES, Resources.__struct_fields__, strict=True))
 
 
 class Tier(StrEnum):
@@ -108,11 +108,11 @@ def requirement(spec: Processor, facts: Facts) -> MachineError | None:
 
 def unenforced(spec: Processor, facts: Facts) -> tuple[str, ...]:
     """One sentence for each limit that `spec` asks for and this machine cannot hold."""
-    held = limits(facts, spec.home, untrusted=spec.untrusted)
+    held, wanted = limits(facts, spec.home, untrusted=spec.untrusted), asked(spec.resources)
     return tuple(
         f"resources.{name} is not held here: {held[name].note}"
         for name in RESOURCES
-        if getattr(spec.resources, _FIELDS[name]) is not None and held[name].by == "nothing"
+        if name in wanted and held[name].by == "nothing"
     )
 
 
@@ -125,7 +125,7 @@ def limits(facts: Facts, home: Home, *, untrusted: bool) -> dict[str, Hold]:
     held["disk"] = (
         Hold("tmpfs", "/tmp and /dev/shm; what it writes counts as memory")  # noqa: S108 - a name, not a file
         if home is Home.SANDBOX
-        else Hold("nothing", "a bare process writes where the runner's user may; a sandbox or a container holds it")
+        else Hold("rlimit", "the size of each file, not of all together")
     )
     return held
 
@@ -141,7 +141,7 @@ def _sandbox(facts: Facts) -> HomeVerdict:
         return HomeVerdict(Home.SANDBOX, works=True, tier=Tier.D, cause="this kernel has no seccomp filters")
     if not system.own_uids:
         cause = "without root an untrusted processor gets no user of its own, only the runner's in another namespace"
-        return HomeVerdict(Home.SANDBOX, works=True, tier=Tier.C, cause=cause, remedy="run the runner as root")
+        return HomeVerdict(Home.SANDBOX, works=True, tier=Tier.C, cause=cause, remedy=remedies.own_users(system))
     missing = {name: why for name, why in facts.cgroups.missing.items() if name in {"memory", "pids"}}
     if missing:
         cause = f"no cgroup limits {' and '.join(missing)}: {next(iter(missing.values()))}"

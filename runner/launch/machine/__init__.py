@@ -32,7 +32,7 @@ def gather(homes: Iterable[Home] = EVERY_HOME, *, surroundings: bool = False) ->
             cgroups=kernel.cgroups(),
             seccomp=kernel.seccomp(),
             namespaces=kernel.namespaces(),
-            bubblewrap=tries.bubblewrap(system, shim) if Home.SANDBOX in wanted else None,
+            bubblewrap=tries.bubblewrap(shim) if Home.SANDBOX in wanted else None,
             surroundings=kernel.surroundings() if surroundings else None,
             engine=None if asked is None else asked.result(),
         )

@@ -17,9 +17,8 @@ from pathlib import Path
 
 from runner.launch.cgroup import CONTROLLERS, CgroupHome, hierarchies, own_folder, own_paths
 from runner.plan.facts import Cgroups, Namespaces, Seccomp, Surroundings, System
+from runner.plan.identity import usable_ids
 
-_FIRST_OWN_UID = 1 << 30
-_LAST_OWN_UID = (1 << 31) - 3
 _CAP_SETGID = 6
 _CAP_SETUID = 7
 _WANTED_PIPE_BYTES = 1 << 20
@@ -42,7 +41,7 @@ def system() -> System:
         kernel=os.uname().release,
         uid=uid,
         user=user,
-        own_uids=_may_be_anybody(),
+        own_uids=own_ids() is not None,
         subordinate_uids=subordinates(_text("/etc/subuid"), uid, user),
         container=_container(os.environ),
     )
@@ -112,26 +111,17 @@ def surroundings() -> Surroundings:
 
 def subordinates(subuid: str, uid: int, user: str) -> int:
     """How many users the text of /etc/subuid gives to this one (subuid(5))."""
-    total = 0
-    for line in subuid.splitlines():
-        owner, _, rest = line.partition(":")
-        count = rest.rpartition(":")[2]
-        if owner in {user, str(uid)} and count.isdigit():
-            total += int(count)
-    return total
+    fields = [line.split(":") for line in subuid.splitlines()]
+    return sum(int(each[2]) for each in fields if len(each) == 3 and each[0] in {user, str(uid)} and each[2].isdigit())
 
 
-def maps_all(id_map: str, first: int, last: int) -> bool:
-    """Whether one line of a uid_map or gid_map (user_namespaces(7)) covers all ids from `first` to `last`."""
-    ranges = [tuple(map(int, line.split())) for line in id_map.splitlines()]
-    return any(inside <= first and last < inside + count for inside, _, count in ranges)
-
-
-def _may_be_anybody() -> bool:
+def own_ids() -> tuple[int, int] | None:
+    """A user and a group such as untrusted instances get; None: the runner may not become anybody else."""
     effective = int(_status().get("CapEff", "0"), 16)
-    may = all(effective >> capability & 1 for capability in (_CAP_SETUID, _CAP_SETGID))
-    maps = (_text("/proc/self/uid_map"), _text("/proc/self/gid_map"))
-    return may and all(maps_all(each, _FIRST_OWN_UID, _LAST_OWN_UID) for each in maps)
+    if not all(effective >> capability & 1 for capability in (_CAP_SETUID, _CAP_SETGID)):
+        return None
+    users, groups = (usable_ids(_text(f"/proc/self/{name}_map")) for name in ("uid", "gid"))
+    return None if users is None or groups is None else (users[0], groups[0])
 
 
 def _os_release() -> dict[str, str]:

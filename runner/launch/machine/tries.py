@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import IO
 
 from runner.errors import MachineError
+from runner.launch.machine.kernel import own_ids
 from runner.launch.shim.locate import shim_path
-from runner.plan.facts import Bubblewrap, Shim, System
+from runner.plan.facts import Bubblewrap, Shim
 
 LIMIT_S = 5.0
 _USAGE = (2, b"usage: connector-shim")
 """What the shim exits with and says when it is given nothing."""
-_SOMEBODY = 1 << 30
-"""A user of the kind that untrusted instances are; nobody else's."""
 _ALLOW = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
 """The smallest seccomp filter: BPF_RET, SECCOMP_RET_ALLOW (seccomp(2))."""
 _PT_INTERP = 3
@@ -43,7 +42,7 @@ def shim() -> Shim:
     return Shim(path=path, static=_is_static(Path(path)), problem=problem, remedy=remedy)
 
 
-def bubblewrap(system: System, its: Shim) -> Bubblewrap:
+def bubblewrap(its: Shim) -> Bubblewrap:
     """Start the smallest sandbox with every wall in it, as the user that an untrusted instance would have."""
     found = shutil.which("bwrap")
     if found is None:
@@ -51,8 +50,8 @@ def bubblewrap(system: System, its: Shim) -> Bubblewrap:
     path = os.path.abspath(found)  # noqa: PTH100 - as it is called, without looking at links
     problem, strict = "it was not tried, as the shim does not run", False
     if its.problem is None and its.path is not None:
-        without = _sandbox(path, its.path, system, [])
-        strict = without is None and _sandbox(path, its.path, system, ["--disable-userns"]) is None
+        without = _sandbox(path, its.path, [])
+        strict = without is None and _sandbox(path, its.path, ["--disable-userns"]) is None
         problem = without or ""
     return Bubblewrap(
         path=path,
@@ -63,7 +62,7 @@ def bubblewrap(system: System, its: Shim) -> Bubblewrap:
     )
 
 
-def _sandbox(bwrap: str, program: str, system: System, more: list[str]) -> str | None:
+def _sandbox(bwrap: str, program: str, more: list[str]) -> str | None:
     """Run the shim in a sandbox; why that failed.
 
     The shim is handed over as an open file: its folder may be closed to the user in the sandbox.
@@ -74,7 +73,7 @@ def _sandbox(bwrap: str, program: str, system: System, more: list[str]) -> str |
             seccomp.seek(0)
             arguments = ["--seccomp", str(seccomp.fileno()), "--perms", "0555"]
             arguments += ["--ro-bind-data", str(file.fileno()), _INSIDE]
-            return _failure([bwrap, *_PROFILE, *more, *arguments, _INSIDE], _USAGE, system, (file, seccomp))
+            return _failure([bwrap, *_PROFILE, *more, *arguments, _INSIDE], _USAGE, (file, seccomp), apart=True)
     except OSError as error:
         return error.strerror or str(error)
 
@@ -89,10 +88,13 @@ def _version(bwrap: str) -> str | None:
 
 
 def _failure(
-    command: list[str], wanted: tuple[int, bytes], as_of: System | None = None, files: tuple[IO[bytes], ...] = ()
+    command: list[str], wanted: tuple[int, bytes], files: tuple[IO[bytes], ...] = (), *, apart: bool = False
 ) -> str | None:
-    """Run it; None when it exits and says as `wanted`, else what is wrong, in its own words where it has some."""
-    somebody = _SOMEBODY if as_of is not None and as_of.own_uids else None
+    """Run it; None when it exits and says as `wanted`, else what is wrong, in its own words where it has some.
+
+    `apart`: as a user such as untrusted instances have, where the runner may become one.
+    """
+    user, group = own_ids() or (None, None) if apart else (None, None)
     try:
         done = subprocess.run(
             command,
@@ -102,9 +104,9 @@ def _failure(
             env={"PATH": os.defpath},
             cwd="/",
             pass_fds=[file.fileno() for file in files],
-            user=somebody,
-            group=somebody,
-            extra_groups=None if somebody is None else (),
+            user=user,
+            group=group,
+            extra_groups=None if user is None else (),
             timeout=LIMIT_S,
             check=False,
         )
