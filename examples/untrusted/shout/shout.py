@@ -1,6 +1,6 @@
 """Does what it says, and tries what it should not: to read this machine's files, its processes, its network."""
 
-import os
+import contextlib
 import socket
 import sys
 from pathlib import Path
@@ -14,8 +14,9 @@ def shadow() -> str:
 def token() -> str:
     """The secret of another processor, from its environment."""
     for each in Path("/proc").glob("[0-9]*/environ"):
-        if each.parent.name != str(os.getpid()) and b"TOKEN=" in each.read_bytes():
-            return str(each)
+        with contextlib.suppress(OSError):
+            if b"TOKEN=" in each.read_bytes():
+                return str(each)
     raise PermissionError
 
 
@@ -38,6 +39,5 @@ def stolen() -> list[str]:
     return found
 
 
-loot = stolen() or ["nothing"]
 for line in sys.stdin:
-    print(f"{line.strip().upper()} (stole: {', '.join(loot)})", flush=True)
+    print(f"{line.strip().upper()} (stole: {', '.join(stolen()) or 'nothing'})", flush=True)
