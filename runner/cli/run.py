@@ -41,18 +41,32 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     type=click.Choice([each.value for each in Home]),
     help="Where all processors run that can: a bare process, a sandbox, or a container of their own.",
 )
-def command(file: Path, report: Path | None, log_format: Literal["text", "json"], quiet: bool, home: str | None) -> int:
+@click.option("--locked", is_flag=True, help="Refuse what is not as `connector lock` wrote it down.")
+def command(
+    file: Path,
+    report: Path | None,
+    log_format: Literal["text", "json"],
+    home: str | None,
+    *,
+    quiet: bool,
+    locked: bool,
+) -> int:
     """Run the pipeline in FILE (default: pipeline.toml) until it has completed, failed or been stopped.
 
     The first SIGINT or SIGTERM drains it in order, a second one ends it at once.
     """
     loaded = load_file(file, home=Home(home) if home else None)
+    pipeline = loaded.pipeline
+    if locked:
+        from runner.pack.lock import locked as as_locked
+
+        pipeline = as_locked(file, pipeline)
     if report is not None:
         from runner.observe.report import check_writable
 
         check_writable(report)
     bus = Bus()
-    run = Run(loaded.pipeline, bus, exclusive=True)
+    run = Run(pipeline, bus, exclusive=True)
     observer = observer_for(sys.stderr, run.snapshot, log_format=log_format, quiet=quiet)
     bus.subscribe(observer.handle)
     for warning in loaded.warnings:

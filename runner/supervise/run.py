@@ -27,6 +27,7 @@ from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping
 from runner.launch.base import LaunchContext
 from runner.launch.procstate import peak_rss_bytes
 from runner.launch.registry import Homes
+from runner.plan.image import with_images
 from runner.spec.model import Pipeline, Port, Processor
 from runner.supervise.ledger import Disagreement, Imbalance, imbalances
 from runner.supervise.monitor import Monitor
@@ -46,13 +47,16 @@ _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
 class Run:
-    """One run. `exclusive`: this process belongs to the run alone (see `ProcessLauncher`)."""
+    """One run. `exclusive`: this process belongs to the run alone (see `ProcessLauncher`).
+
+    Raises ImageError and ContentError where nothing says how the image of a processor is made.
+    """
 
     def __init__(
         self, pipeline: Pipeline, bus: Bus | None = None, *, clock: Clock = monotonic, exclusive: bool = False
     ) -> None:
         self.id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-        self.pipeline = pipeline
+        self.pipeline = with_images(pipeline)
         self.bus = bus or Bus()
         self.stopping: str | None = None
         self.processors: dict[str, ProcessorRun] = {}
