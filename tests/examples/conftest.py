@@ -25,9 +25,11 @@ def flights() -> Path:
 @pytest.fixture(scope="session")
 def load() -> Iterator[Load]:
     """Import a module of the example as its programs do: from their own folder."""
-    sys.path.insert(0, str(FLIGHTS))
+    folders = [str(FLIGHTS), str(FLIGHTS / "processors/enrich")]
+    sys.path[:0] = folders
     yield importlib.import_module
-    sys.path.remove(str(FLIGHTS))
+    for folder in folders:
+        sys.path.remove(folder)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def line(**changes: Any) -> bytes:
 @pytest.fixture
 def command(flights: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # it would hide a missing flush
-    return [sys.executable, str(flights / "enrich.py")]
+    return [sys.executable, str(flights / "processors/enrich/enrich.py")]
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def api() -> Iterator[Pages]:
 
 @pytest.fixture
 def command(node: Path, flights: Path, api: Pages) -> list[str]:
-    return [str(node), str(flights / "fetch.mjs"), api.url]
+    return [str(node), str(flights / "processors/fetch/fetch.mjs"), api.url]
 
 
 def fetch(command: list[str]) -> subprocess.CompletedProcess[str]:
