@@ -30,6 +30,19 @@ class Ended:
     resident_kib: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """The body of a `Q`. `stage` is empty when the probe was started."""
+
+    code: int
+    signal: int
+    error: int = 0
+    stage: str = ""
+
+
+KILLED = Probed(-1, 9)
+
+
 def encode_job(
     command: Sequence[str | bytes],
     *,
@@ -39,11 +52,12 @@ def encode_job(
     limits: Mapping[int, int] | None = None,
     uid: int = -1,
     gid: int = -1,
+    flags: int = 0,
 ) -> bytes:
     env = {"PATH": os.environ.get("PATH", "/usr/bin:/bin")} if env is None else env
     limits = limits or {}
     parts = [
-        struct.pack("<IIiiIIII", 0x314A4E43, 0, uid, gid, len(targets), len(limits), len(command), len(env)),
+        struct.pack("<IIiiIIII", 0x314A4E43, flags, uid, gid, len(targets), len(limits), len(command), len(env)),
         *(struct.pack("<I", target) for target in targets),
         *(struct.pack("<IIQ", number, 0, value) for number, value in limits.items()),
     ]
@@ -59,7 +73,7 @@ def memfd(data: bytes) -> int:
 
 
 class Shim:
-    """A running shim. `wrap` makes the command line of it from the usual one."""
+    """A running shim. `wrap` makes the command line of it from the usual one; `listen` is where it is to connect to."""
 
     def __init__(
         self,
@@ -67,14 +81,24 @@ class Shim:
         *,
         wrap: Callable[[list[str]], list[str]] = lambda command: command,
         extra: Sequence[int] = (),
+        listen: Path | None = None,
         **popen: Any,
     ) -> None:
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if listen is None:
+            self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self.process = subprocess.Popen(
+                    wrap([binary, str(theirs.fileno())]), pass_fds=(theirs.fileno(), *extra), **popen
+                )
+        else:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+                listener.bind(str(listen))
+                listen.chmod(0o666)
+                listener.listen(1)
+                listener.settimeout(DEADLINE_S)
+                self.process = subprocess.Popen(wrap([binary, str(listen)]), pass_fds=extra, **popen)
+                self.socket = listener.accept()[0]
         self.socket.settimeout(DEADLINE_S)
-        with theirs:
-            self.process = subprocess.Popen(
-                wrap([binary, str(theirs.fileno())]), pass_fds=(theirs.fileno(), *extra), **popen
-            )
 
     def __enter__(self) -> Self:
         return self
@@ -100,10 +124,10 @@ class Shim:
         assert packet[:1] == kind.encode(), packet
         return packet[1:]
 
-    def send_job(self, data: bytes, ports: Sequence[int] = ()) -> None:
+    def send_job(self, data: bytes, ports: Sequence[int] = (), request: bytes = b"S") -> None:
         job = memfd(data)
         try:
-            self.send(b"S", [job, *ports])
+            self.send(request, [job, *ports])
         finally:
             os.close(job)
 
@@ -113,10 +137,26 @@ class Shim:
         return self.began()
 
     def send_start(self, command: Sequence[str | bytes], ports: Mapping[int, int] | None = None, **job: Any) -> None:
+        self._send_request(b"S", command, ports, job)
+
+    def send_probe(self, command: Sequence[str | bytes], ports: Mapping[int, int] | None = None, **job: Any) -> None:
+        self._send_request(b"P", command, ports, job)
+
+    def probe(self, command: Sequence[str | bytes], ports: Mapping[int, int] | None = None, **job: Any) -> Probed:
+        self.send_probe(command, ports, **job)
+        return self.probed()
+
+    def probed(self) -> Probed:
+        code, number, error, stage = struct.unpack("<iiIB", self.expect("Q"))
+        return Probed(code, number, error, chr(stage) if stage else "")
+
+    def _send_request(
+        self, request: bytes, command: Sequence[str | bytes], ports: Mapping[int, int] | None, job: dict[str, Any]
+    ) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         try:
             ports = dict.fromkeys((0, 1, 2), null) if ports is None else ports
-            self.send_job(encode_job(command, targets=list(ports), **job), list(ports.values()))
+            self.send_job(encode_job(command, targets=list(ports), **job), list(ports.values()), request)
         finally:
             os.close(null)
 

@@ -589,6 +589,17 @@ def test_half_closed_socket_counts_as_closed(shim: Shim) -> None:
     assert shim.process.wait(1) == 0
 
 
+def test_shim_whose_descriptors_are_taken_away_ends(shim: Shim) -> None:
+    """Any process of its user can do that (prlimit(2)); it must neither hang nor spin, and is as good as killed."""
+    with Pipe() as to:
+        pid = start_reader(shim, to)
+        with watching([pid]) as left:
+            resource.prlimit(shim.process.pid, resource.RLIMIT_NOFILE, (0, 0))
+            shim.send(b"k")  # wakes it
+            assert shim.process.wait(5) == 3
+            assert left(5) == []
+
+
 def test_runner_that_never_reads_is_taken_for_gone() -> None:
     """The alternative would be to lose messages, or to wait for ever."""
     with Shim(BINARY) as shim, Pipe() as to:
@@ -726,7 +737,7 @@ def test_job_that_is_too_large(fuzzed: Shim) -> None:
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(packet=st.binary(max_size=40).filter(lambda packet: packet[:1] != b"S" and packet != b"K"))
+@given(packet=st.binary(max_size=40).filter(lambda packet: packet[:1] not in {b"S", b"P"} and packet != b"K"))
 def test_unknown_packets_are_passed_over(fuzzed: Shim, packet: bytes) -> None:
     """Also with descriptors, which must not stay open; an empty packet is not the end of the stream."""
     fuzzed.send(packet, [0, 0] if packet else [])

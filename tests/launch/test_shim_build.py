@@ -45,10 +45,10 @@ def test_built_again_only_when_the_source_changed(built: Path, tmp_path: Path, m
     monkeypatch.setattr(building, "SOURCES", sources)
     assert building.build(ARCH, built.parent).stat().st_ino == first  # the same, wherever it lies
     assert {source.suffix for source in sources.iterdir()} == {".c", ".h"}
-    for source in sorted(sources.iterdir()):
+    for name in ("probe.c", "tree.h"):
         before = built.stat().st_ino
-        source.write_text(source.read_text() + "/* changed */\n")
-        assert building.build(ARCH, built.parent).stat().st_ino != before, source.name
+        (sources / name).write_text((sources / name).read_text() + "/* changed */\n")
+        assert building.build(ARCH, built.parent).stat().st_ino != before, name
 
 
 def test_failed_build_keeps_what_was_there(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

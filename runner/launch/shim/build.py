@@ -62,7 +62,9 @@ def _make(arch: str, target: Path, flags: tuple[str, ...], sources: list[Path], 
         fresh = Path(folder) / target.name
         failures = []
         for compiler in _compilers(arch):
-            failure = _compile(compiler, (*flags, "-o", str(fresh), *map(str, sources)), fresh, arch if static else None)
+            failure = _compile(
+                compiler, (*flags, "-o", str(fresh), *map(str, sources)), fresh, arch if static else None
+            )
             if failure is None:
                 fresh.chmod(0o755)
                 fresh.replace(target)

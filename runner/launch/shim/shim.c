@@ -286,7 +286,8 @@ static void serve(void)
         int killing = kills_asked || hung_up || (nest && nest_pipe < 0);
         struct pollfd sources[4] = { { hung_up ? -1 : channel, POLLIN | POLLRDHUP, 0 }, { signals, POLLIN, 0 },
                                      { status_pipe, POLLIN, 0 }, { nest_pipe, POLLIN, 0 } };
-        poll(sources, 4, killing ? pause_ms : -1);
+        if (poll(sources, 4, killing ? pause_ms : -1) < 0 && errno != EINTR)
+            exit(3); /* somebody of its user took its descriptors away (prlimit(2)): it can hear and find nothing more */
         if (sources[2].revents) read_status();
         if (sources[3].revents) read_outcome();
         if (sources[1].revents) read_signals();
