@@ -1,0 +1,269 @@
+"""A pipeline in which a hostile processor runs beside a trusted neighbour, and what is looked at when it is over.
+
+    source -> echo (one-to-one) -> sink        the neighbour: goes on until the file `stop` is there
+    guide -> hostile -> results                what it is told (facts, one line) and what it tells
+          -> bystander                         another untrusted processor, which does nothing
+
+Everything is in one folder that every user can reach; the hostile processor gets three parts of it as mounts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.children.build import script, sink, source
+from tests.conftest import has_image, without
+from tests.e2e.connector import Connector, Result, Running, until
+from tests.e2e.test_ends import numbers
+from tests.hostile.outside import IMAGE, docker, kill, processes_of_user, processes_with
+
+from runner.plan.identity import instance_uid
+
+PROGRAMS = Path(__file__).parent / "programs"
+HOMES = ("sandbox", "container")
+RATE_PER_S = 2000
+MIB = 1 << 20
+RUNNER_PEAK_BYTES = 120 * MIB
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+
+GUIDE = """
+import os, pathlib, sys, time
+facts, stop = map(pathlib.Path, sys.argv[1:3])
+while not facts.exists() and not stop.exists():
+    time.sleep(0.005)
+os.write(1, facts.read_bytes() if facts.exists() else b"{}\\n")
+while not stop.exists():
+    time.sleep(0.005)
+"""
+
+
+@dataclass
+class Arena:
+    """The folder of one run, its names, its pipeline. `mark` is in the command line of all that is hostile."""
+
+    folder: Path
+    home: str
+    token: str = field(default_factory=lambda: f"token-{secrets.token_hex(16)}")
+    mark: str = field(default_factory=lambda: f"hostile-{secrets.token_hex(8)}")
+
+    def __post_init__(self) -> None:
+        self.folder.chmod(0o755)
+        self.programs = self._made("programs")
+        self.shared = self._made("shared", 0o777)
+        self.readonly = self._made("readonly", 0o777)
+        self.canary = self._made("canary")
+        self.sockets = self._made("sockets", 0o777)
+        self.work = self._made("work")
+        self.temporary = self._made("t")
+        self.results = self.work / "results"
+        self.out = self.work / "out"
+        self.stop = self.work / "stop"
+        self.facts = self.work / "facts"
+        self.total = self.work / "total"
+        (self.canary / "secret").write_text(self.token)
+        (self.readonly / "file").write_text("as it was")
+        (self.readonly / "file").chmod(0o666)
+        for file in PROGRAMS.glob("*.py"):
+            shutil.copy(file, self.programs)
+        for file in self.programs.iterdir():
+            file.chmod(0o755)
+
+    def _made(self, name: str, mode: int = 0o755) -> Path:
+        folder = self.folder / name
+        folder.mkdir()
+        folder.chmod(mode)
+        return folder
+
+    @property
+    def pipeline_name(self) -> str:
+        """Nobody else's, so that what carries it is this run's."""
+        return self.mark
+
+    def seen(self, name: str) -> str:
+        """Where the hostile processor sees the part of this name."""
+        if self.home == "process":
+            return str(self.folder / name)
+        return {"programs": "/hostile", "shared": "/shared", "readonly": "/readonly"}[name]
+
+    def python(self, program: str, *arguments: object) -> list[str]:
+        """The command of one of the programs, with the mark as its first argument."""
+        interpreter = {"process": sys.executable, "sandbox": str(SYSTEM_PYTHON), "container": "python3"}[self.home]
+        return [interpreter, "-u", f"{self.seen('programs')}/{program}.py", self.mark, *map(str, arguments)]
+
+    def placed(self, command: list[str], **more: Any) -> dict[str, Any]:
+        """A processor of the arena's home with that command: untrusted, but for the home "process"."""
+        spec: dict[str, Any] = {"command": command, "restart": "never", "continue_on_error": True}
+        spec["stop"] = {"grace": "500ms"}
+        if self.home == "container":
+            spec |= {"image": IMAGE, "pull": "never"}
+        if self.home != "process":
+            spec["trust"] = "untrusted"
+            spec["mounts"] = [
+                f"{self.programs}:{self.seen('programs')}",
+                f"{self.shared}:{self.seen('shared')}:rw",
+                f"{self.readonly}:{self.seen('readonly')}",
+            ]
+        return spec | more
+
+    def pipeline(self, hostile: Mapping[str, Any]) -> dict[str, Any]:
+        """See the module."""
+        writing = source(None, "--until", self.stop, "--total", self.total, "--rate", RATE_PER_S)
+        guide = [sys.executable, "-c", GUIDE, str(self.facts), str(self.stop)]
+        bystander = self.placed(["sh", "-c", "cat > /dev/null; exit", f"bystander-{self.mark}"])
+        return {
+            "name": self.pipeline_name,
+            "drain": "5s",
+            "processors": {
+                "source": {"command": writing, "writes": "c1"},
+                "echo": {
+                    "command": script("echo"),
+                    "reads": "c1",
+                    "writes": "c2",
+                    "contract": "one-to-one",
+                    "env": {"NEIGHBOUR_SECRET": self.token},
+                },
+                "sink": {"command": sink(self.out), "reads": "c2"},
+                "guide": {"command": guide, "writes": "facts"},
+                "hostile": {"reads": "facts", "writes": "told"} | dict(hostile),
+                "results": {"command": sink(self.results), "reads": "told"},
+                "bystander": bystander | {"reads": "facts", "env": {"HELD": self.token}},
+            },
+        }
+
+    def start(self, hostile: Mapping[str, Any], *options: str) -> Running:
+        """Start `connector run` with this hostile processor; what it keeps for itself goes into `temporary`."""
+        environment = {"TMPDIR": str(self.temporary), "CONNECTOR_HOSTILE_SECRET": self.token}
+        return Connector(self.work).start(self.pipeline(hostile), *options, environment=environment)
+
+    # -- while it runs
+
+    def lines(self) -> list[str]:
+        """What the hostile processor has told so far, whole lines."""
+        return self.results.read_text(errors="replace").split("\n")[:-1] if self.results.exists() else []
+
+    def until_told(self, running: Running, what: str, within_s: float = 30.0) -> None:
+        """Wait until the hostile processor has said this line."""
+
+        def told() -> bool:
+            assert running.process.poll() is None, f"the run ended first: {running.finish()}"
+            return what in self.lines()
+
+        until(told, f"{what!r} of the hostile processor\n{running.output()[-3000:]}", within_s)
+
+    def until_neighbour_went_on(self, running: Running, messages: int = 500, within_s: float = 10.0) -> None:
+        """Wait until the neighbour has brought so many more messages to its sink."""
+
+        def size() -> int:
+            return self.out.stat().st_size if self.out.exists() else 0
+
+        due = size() + messages * 101
+        until(lambda: size() >= due or running.process.poll() is not None, "the neighbour to go on", within_s)
+        assert size() >= due, f"the run ended while the neighbour was at work: {running.finish()}"
+
+    def hostile_pids(self) -> list[int]:
+        """The hostile processor's processes, as this machine sees them (without the other untrusted one)."""
+        return sorted({*processes_with(self.mark)} - {*self.bystander_pids()})
+
+    def bystander_pids(self) -> list[int]:
+        """The other untrusted processor's."""
+        return processes_with(f"bystander-{self.mark}")
+
+    # -- afterwards
+
+    def check_neighbour(self, result: Result, least: int = 1000) -> None:
+        """Everything that the trusted source wrote has arrived, in order, and no trusted program was restarted."""
+        sent = int(self.total.read_text())
+        assert numbers(self.out) == list(range(1, sent + 1)), str(result)
+        assert sent >= least, f"the neighbour brought {sent} messages only\n{result}"
+        assert result.report is not None
+        for name in ("source", "echo", "sink", "guide", "results"):
+            report = result.report["processors"][name]
+            assert (report["state"], report["restarts"]) == ("exited", 0), f"{name}\n{result}"
+        for channel, reader in (("c1", "echo"), ("c2", "sink")):
+            assert result.account(channel, reader) == {"written": sent, "acknowledged": sent}, str(result)
+
+    def check_runner(self, result: Result) -> None:
+        """Its memory stayed bounded, and nothing fell over."""
+        assert result.report is not None, str(result)
+        assert result.report["supervisor"]["peak_rss_bytes"] < RUNNER_PEAK_BYTES, str(result)
+        result.expect_no_traceback()
+
+    def check_host(self) -> None:
+        """Nothing outside of the shared folder was changed."""
+        assert contents(self.canary) == {"secret": self.token}
+        assert contents(self.readonly) == {"file": "as it was"}
+
+    def left(self, runner: int) -> list[str]:
+        """What is left of the run: processes, containers, control groups, mounts, files."""
+        found = [f"process {pid}" for pid in processes_with(self.mark)]
+        if os.geteuid() == 0 and self.home != "process":
+            for name in ("hostile", "bystander"):
+                uid = instance_uid(self.pipeline_name, name, 1)
+                found += [f"process {pid} of user {uid}" for pid in processes_of_user(uid)]
+        if self.home == "container":
+            found += docker(
+                "ps",
+                "--all",
+                "--filter",
+                f"label=connector.pipeline={self.pipeline_name}",
+                "--format",
+                "container {{.ID}}",
+            ).split("\n")
+        found += [f"control group {path}" for path in Path("/sys/fs/cgroup").glob(f"*/**/connector-*-{runner}-*")]
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        found += [f"mount {line}" for line in mounts if str(self.folder) in line]
+        found += [f"file {path}" for path in self.temporary.rglob("*")]
+        return [each for each in found if each]
+
+    def check_nothing_left(self, running: Running, within_s: float = 0.0) -> None:
+        """Nothing is left of the run, at once or in so many seconds."""
+        if within_s:
+            until(lambda: not self.left(running.pid), f"nothing to be left, but: {self.left(running.pid)}", within_s)
+        left = self.left(running.pid)
+        assert not left, left
+
+    def clean(self) -> None:
+        """Take away what a failed run may have left, and the folder."""
+        kill(processes_with(self.mark))
+        if self.home == "container":
+            filtered = f"label=connector.pipeline={self.pipeline_name}"
+            for container in docker("ps", "--all", "--quiet", "--filter", filtered).split():
+                docker("rm", "--force", "--volumes", container)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def contents(folder: Path) -> dict[str, str | None]:
+    """What a folder holds; None for what is no regular file."""
+    return {
+        each.name: each.read_text() if each.is_file() and not each.is_symlink() else None for each in folder.iterdir()
+    }
+
+
+@contextlib.contextmanager
+def arena(home: str) -> Iterator[Arena]:
+    """An arena for this home; skips where the home's python is missing."""
+    if home == "sandbox" and not SYSTEM_PYTHON.exists():
+        without(f"there is no {SYSTEM_PYTHON} that a sandbox would see")
+    if home == "container" and not has_image(IMAGE):
+        without(f"the engine has no image {IMAGE}")
+    made = Arena(Path(tempfile.mkdtemp(prefix="hostile-", dir="/tmp")), home)
+    try:
+        yield made
+    finally:
+        made.clean()
+
+
+def told(arena: Arena) -> dict[str, dict[str, Any]]:
+    """The answers to attempts, by name."""
+    answers = [json.loads(line) for line in arena.lines()]
+    return {each["attempt"]: each for each in answers}

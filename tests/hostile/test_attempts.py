@@ -1,0 +1,349 @@
+"""Everything that can be tried in one run: each attempt is a test, in each home, and once with no wall at all.
+
+One run per home makes all attempts (programs/attempts.py) beside a trusted neighbour. With the home "process" nothing
+is walled off: what gets through there proves that the attempt itself works.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runner.launch.shim.locate import shim_path
+from tests.conftest import has_image, without
+from tests.e2e.connector import Result, Running, check_ledger, until
+from tests.hostile import outside
+from tests.hostile.harness import HOMES, MIB, Arena, arena, told
+from tests.hostile.programs.attempts import ATTEMPTS
+
+HERE = Path(__file__).parent
+ENGINE_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock")
+SYSTEM_FOLDERS = ("/", "/usr", "/usr/bin", "/usr/lib", "/etc", "/bin", "/lib", "/var", "/var/tmp", "/root", "/home")
+SYSTEM_FOLDERS += (
+    "/run",
+    "/opt",
+    "/srv",
+    "/mnt",
+    "/dev",
+    "/sys",
+    "/proc",
+    "/.connector",
+    "/.connector/run",
+    "/hostile",
+)
+SYSTEM_FILES = ("/usr/bin/env", "/usr/bin/sh", "/etc/passwd", "/etc/hosts", "/etc/resolv.conf", "/hostile/attempts.py")
+
+ALLOWED = {"write-shared-mount"}
+"""What gets through in every home, since the file says so."""
+
+TOLD_BY_OTHERS = {"signal-everybody"}
+"""What the hostile processor cannot tell itself; `test_the_victim_was_left_alone` sees it."""
+
+NEVER_THROUGH = {
+    "inherited-descriptors": "no program gets one: test_an_inherited_descriptor_would_be_seen",
+    "core-dumps": "the machine may forbid them for all",
+    "larger-limits": "root itself may lack CAP_SYS_RESOURCE",
+}
+UNSAFE = {"signal-everybody": "it would reach processes that are not the test's own"}
+
+
+@dataclass
+class Told:
+    """What one run has told, and what was seen from outside."""
+
+    home: str
+    answers: dict[str, dict[str, Any]]
+    result: Result
+    victim_signals: dict[str, int]
+    victim_unharmed: bool
+    came: dict[str, int]
+    shim_before: str
+    shim_after: str
+    hostile_uids: set[int]
+    left: list[str]
+    neighbour: str | None
+    host: str | None
+
+
+@dataclass
+class Targets:
+    """All that attempts are aimed at."""
+
+    victim: outside.Victim
+    listeners: outside.Listeners
+    segment: int
+    shm_file: str
+    container: outside.ContainerListener | None
+
+    def skipped(self) -> set[str]:
+        """Attempts for which this machine has no target."""
+        return set() if self.container is not None else {"other-container"}
+
+
+@contextlib.contextmanager
+def targets(place: Arena) -> Iterator[Targets]:
+    with contextlib.ExitStack() as stack:
+        victim = outside.Victim(place.canary.parent / "victim-files", place.token)
+        stack.callback(victim.close)
+        listeners = outside.Listeners(place.sockets)
+        stack.callback(listeners.close)
+        segment, file = stack.enter_context(outside.shared_memory(place.token))
+        container = None
+        if shutil.which("docker") and has_image(outside.IMAGE):
+            container = outside.ContainerListener()
+            stack.callback(container.close)
+        yield Targets(victim, listeners, segment, file, container)
+
+
+def facts(place: Arena, running: Running, aims: Targets) -> dict[str, Any]:
+    """What the hostile processor is told: where everything is that it must not reach."""
+    hostile, bystanders = place.hostile_pids(), place.bystander_pids()
+    shims = [pid for pid in [process.pid for process in running.family()] if is_shim(pid)]
+    neighbours = [process.pid for process in running.family() if process.pid not in {*hostile, *bystanders, *shims}]
+    held = outside.unix_sockets_of([running.pid, *shims, *(outside.parent(pid) for pid in bystanders)])
+    process = place.home == "process"
+    system, fill = place.folder / "system", place.folder / "fill"
+    return {
+        "token": place.token,
+        "runner": running.pid,
+        "runner_uid": os.getuid(),
+        "victim": aims.victim.pid,
+        "victim_mark": aims.victim.mark,
+        "victim_address": aims.victim.address,
+        "neighbours": neighbours,
+        "bystanders": bystanders,
+        "shims": shims,
+        "own_shim": outside.parent(hostile[0]) if process else 0,
+        "shim_files": [str(system / "shim")] if process else ["/.connector/shim", str(shim_path())],
+        "shadow": [hashlib.sha256(Path("/etc/shadow").read_bytes()).hexdigest()] if os.geteuid() == 0 else [],
+        "host_file": str(place.canary / "secret"),
+        "handle": outside.file_handle(place.canary / "secret").hex(),
+        "programs": place.seen("programs"),
+        "shared": place.seen("shared"),
+        "readonly": place.seen("readonly"),
+        "tmp": str(fill) if process else "/tmp",
+        "shm": str(fill) if process else "/dev/shm",
+        "shm_file": aims.shm_file,
+        "shm_segment": aims.segment,
+        "system_folders": [str(system)] if process else list(SYSTEM_FOLDERS),
+        "system_files": [str(system / "program")] if process else list(SYSTEM_FILES),
+        "setuid": f"{place.seen('programs')}/setid",
+        "engine": list(ENGINE_SOCKETS),
+        "sockets": [*held, aims.listeners.path],
+        "abstract": aims.listeners.abstract,
+        "loopback": aims.listeners.loopback,
+        "loopback_v6": aims.listeners.loopback_v6,
+        "datagram": aims.listeners.datagram,
+        "container": aims.container.address if aims.container is not None else None,
+        "host_name": os.uname().nodename,
+        "calls": f"{place.seen('programs')}/attempt",
+        "call_names": [],
+    }
+
+
+def is_shim(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return "connector-shim" in os.readlink(f"/proc/{pid}/exe")
+    return False
+
+
+def build(place: Arena) -> None:
+    """The programs in C, static, since the images have no compiler and maybe an older libc; and what may be written."""
+    compiler = shutil.which("cc") or without("there is no C compiler")
+    target = place.programs / "setid"
+    subprocess.run([compiler, "-static", "-O1", "-o", str(target), str(HERE / "setid.c")], check=True, timeout=60)
+    target.chmod(0o4755)
+    system = place.folder / "system"
+    system.mkdir()
+    shutil.copy(shim_path(), system / "shim")
+    (system / "program").write_text("a program")
+    (place.folder / "fill").mkdir()
+    (place.folder / "victim-files").mkdir()
+
+
+def digest_of_shim() -> str:
+    return hashlib.sha256(shim_path().read_bytes()).hexdigest()
+
+
+def run(home: str, **loosened: Any) -> Told:
+    """All attempts in one run."""
+    with arena(home) as place:
+        build(place)
+        with targets(place) as aims:
+            skipped = aims.skipped() | (set(UNSAFE) if home == "process" else set())
+            hostile = place.placed(place.python("attempts", ",".join(sorted(skipped)) or "-"))
+            hostile |= {"resources": {"disk": "16MiB", "memory": "256MiB", "cpus": 1}} if home != "process" else {}
+            before = digest_of_shim()
+            with place.start(hostile | loosened) as running:
+                until(lambda: running.process.poll() is not None or all_up(place), "all of them to start")
+                assert running.process.poll() is None, str(running.finish())
+                (place.work / "facts.part").write_text(json.dumps(facts(place, running, aims)) + "\n")
+                uids = {Path(f"/proc/{pid}").stat().st_uid for pid in place.hostile_pids()}
+                (place.work / "facts.part").rename(place.facts)
+                until(lambda: running.process.poll() is not None or "end" in told(place), "all attempts", 60)
+                assert running.process.poll() is None, str(running.finish())
+                place.until_neighbour_went_on(running)
+                place.stop.touch()
+                result = running.finish(30)
+                left = place.left(running.pid)
+            print(result)
+            return Told(
+                home=home,
+                answers=told(place),
+                result=result,
+                victim_signals={each.name: aims.victim.signals(each) for each in (signal.SIGUSR1, signal.SIGURG)},
+                victim_unharmed=aims.victim.unharmed,
+                came=aims.listeners.came | {"container": aims.container.came if aims.container else 0},
+                shim_before=before,
+                shim_after=digest_of_shim(),
+                hostile_uids=uids,
+                left=left,
+                neighbour=failure(lambda: place.check_neighbour(result)),
+                host=failure(place.check_host),
+            )
+
+
+def all_up(place: Arena) -> bool:
+    return bool(place.hostile_pids() and place.bystander_pids() and place.out.exists() and place.out.stat().st_size)
+
+
+def failure(check: Any) -> str | None:
+    """What a check says; None when it holds. So that each becomes a test of its own."""
+    try:
+        check()
+    except AssertionError as error:
+        return str(error) or repr(error)
+    return None
+
+
+@pytest.fixture(scope="module")
+def attempted(request: pytest.FixtureRequest) -> Told:
+    """The run of a home."""
+    home: str = request.param
+    if home == "container":
+        request.getfixturevalue("engine")
+    elif home == "sandbox":
+        request.getfixturevalue("bubblewrap")
+    elif os.geteuid() != 0:
+        pytest.skip("without root, users hold what walls are to hold, so nothing is proved")
+    return run(home)
+
+
+def homes(*names: str) -> list[Any]:
+    """Parameters for `attempted`."""
+    return [pytest.param(name, marks=[pytest.mark.engine] if name == "container" else []) for name in names]
+
+
+walled = pytest.mark.parametrize("attempted", homes(*HOMES), indirect=True, scope="module")
+bare = pytest.mark.parametrize("attempted", homes("process"), indirect=True, scope="module")
+everywhere = pytest.mark.parametrize("attempted", homes("process", *HOMES), indirect=True, scope="module")
+
+
+def answer(attempted: Told, name: str) -> dict[str, Any]:
+    if name == "other-container" and name not in attempted.answers:
+        without("there is no engine for the other container")
+    assert name in attempted.answers, f"{name} was not tried:\n{attempted.result}"
+    return attempted.answers[name]
+
+
+@walled
+@pytest.mark.parametrize("name", sorted(set(ATTEMPTS) - ALLOWED - TOLD_BY_OTHERS))
+def test_contained(attempted: Told, name: str) -> None:
+    told = answer(attempted, name)
+    assert told["through"] is False, told["detail"]
+    assert "Traceback" not in told["detail"], told["detail"]
+
+
+@bare
+@pytest.mark.parametrize("name", sorted(set(ATTEMPTS) - set(NEVER_THROUGH) - set(UNSAFE)))
+def test_works_where_there_is_no_wall(attempted: Told, name: str) -> None:
+    told = answer(attempted, name)
+    assert told["through"] is True, told["detail"]
+
+
+@everywhere
+@pytest.mark.parametrize("name", sorted(ALLOWED))
+def test_what_the_file_allows_is_allowed(attempted: Told, name: str) -> None:
+    told = answer(attempted, name)
+    assert told["through"] is True, told["detail"]
+
+
+@walled
+def test_the_victim_was_left_alone(attempted: Told) -> None:
+    assert attempted.victim_signals == {"SIGUSR1": 0, "SIGURG": 0}
+    assert attempted.victim_unharmed
+
+
+@bare
+def test_a_signal_would_be_seen(attempted: Told) -> None:
+    assert attempted.victim_signals["SIGUSR1"] >= 1
+    assert attempted.victim_unharmed
+
+
+@walled
+def test_nobody_came_to_a_listener(attempted: Told) -> None:
+    assert not any(attempted.came.values()), attempted.came
+
+
+@bare
+def test_who_comes_would_be_seen(attempted: Told) -> None:
+    due = {"loopback", "loopback-v6", "datagram", "path", "abstract"}
+    assert {name for name, count in attempted.came.items() if count} >= due, attempted.came
+
+
+@everywhere
+def test_the_shim_is_as_it_was(attempted: Told) -> None:
+    assert attempted.shim_before == attempted.shim_after
+
+
+@walled
+def test_the_host_is_as_it_was(attempted: Told) -> None:
+    assert attempted.host is None
+
+
+@bare
+def test_what_is_written_would_be_seen(attempted: Told) -> None:
+    assert attempted.host is not None
+
+
+@walled
+@pytest.mark.skipif(os.geteuid() != 0, reason="without root there are no users of their own")
+def test_its_user_is_nobodys(attempted: Told) -> None:
+    assert len(attempted.hostile_uids) == 1
+    assert min(attempted.hostile_uids) >= 1 << 30
+
+
+@everywhere
+def test_the_neighbour_was_undisturbed(attempted: Told) -> None:
+    assert attempted.neighbour is None
+    attempted.result.completed()
+    check_ledger(attempted.result)
+    assert attempted.result.processor("hostile")["state"] == "exited"
+    assert attempted.result.report is not None
+    assert attempted.result.report["supervisor"]["peak_rss_bytes"] < 120 * MIB
+
+
+@everywhere
+def test_nothing_is_left(attempted: Told) -> None:
+    assert attempted.left == []
+
+
+@walled
+def test_limits_are_where_they_should_be(attempted: Told) -> None:
+    """How much was had of each, not only that it ended."""
+    opened = int(answer(attempted, "open-all-descriptors")["detail"].split()[0])
+    assert 200 < opened <= 256
+    for name in ("fill-tmp", "fill-shared-memory"):
+        written = int(answer(attempted, name)["detail"].split()[0])
+        assert MIB <= written <= 16 * MIB, attempted.answers[name]
