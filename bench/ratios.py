@@ -56,17 +56,17 @@ def _ours(lines: int, size: int, *middles: list[str], kind: str = "memory", **of
                 spec["restart"] = "never"
         with Run(at, processors, channels) as run:
             run.finish()
-        return _checked(taken(out), lines, size)
+        return checked(taken(out), lines, size)
 
 
 def _bare(lines: int, size: int, *middles: list[str]) -> Taken:
     with folder() as at:
         out = at / "taken"
         bare(program("source", lines, size), *middles, program("sink", out))
-        return _checked(taken(out), lines, size)
+        return checked(taken(out), lines, size)
 
 
-def _checked(found: Taken, lines: int, size: int) -> Taken:
+def checked(found: Taken, lines: int, size: int) -> Taken:
     if (found.lines, found.bytes) != (lines, lines * size):
         raise SystemExit(f"{lines} lines of {size} bytes were due, {found.lines} of {found.bytes} bytes came")
     return found
@@ -76,7 +76,7 @@ def _lines_per_s(found: Taken) -> float:
     return found.lines / found.seconds
 
 
-def _row(name: str, what: str, peer: str, ratio: Ratio, least: float, unit: str, scale: float) -> Row:
+def row(name: str, what: str, peer: str, ratio: Ratio, least: float, unit: str, scale: float) -> Row:
     mine, other = statistics.median(ratio.ours) / scale, statistics.median(ratio.peer) / scale
     return Row(
         name=name,
@@ -98,7 +98,7 @@ def small_lines(size: Size) -> list[Row]:
         lambda: _lines_per_s(_bare(size.small_lines, 100, CAT)),
         size.rounds,
     )
-    return [_row("small", "100-byte lines, C -> cat -> C, messages/s", "shell pipes", ratio, 0.45, "M/s", 1e6)]
+    return [row("small", "100-byte lines, C -> cat -> C, messages/s", "shell pipes", ratio, 0.45, "M/s", 1e6)]
 
 
 def large_lines(size: Size) -> list[Row]:
@@ -108,7 +108,7 @@ def large_lines(size: Size) -> list[Row]:
         lambda: _lines_per_s(_bare(size.large_lines, 10_240, CAT)) * 10_240,
         size.rounds,
     )
-    return [_row("large", "10 KiB lines, C -> cat -> C, bytes/s", "shell pipes", ratio, 0.5, "GB/s", 1e9)]
+    return [row("large", "10 KiB lines, C -> cat -> C, bytes/s", "shell pipes", ratio, 0.5, "GB/s", 1e9)]
 
 
 def pipe_channels(size: Size) -> list[Row]:
@@ -125,7 +125,7 @@ def pipe_channels(size: Size) -> list[Row]:
             return found.bytes / found.seconds
 
         ratio = interleave(ours, peer, size.rounds)
-        rows.append(_row("pipe", f"`pipe` channels, {name} lines, bytes/s", "shell pipes", ratio, 0.95, "GB/s", 1e9))
+        rows.append(row("pipe", f"`pipe` channels, {name} lines, bytes/s", "shell pipes", ratio, 0.95, "GB/s", 1e9))
     return rows
 
 
@@ -137,7 +137,7 @@ def one_to_one(size: Size) -> list[Row]:
         lambda: _lines_per_s(_ours(lines, 100, CAT, contract="stream")),
         size.rounds,
     )
-    return [_row("one-to-one", "one-to-one with cat, 100-byte lines", "`stream`", ratio, 0.7, "M/s", 1e6)]
+    return [row("one-to-one", "one-to-one with cat, 100-byte lines", "`stream`", ratio, 0.7, "M/s", 1e6)]
 
 
 def fan_out(size: Size) -> list[Row]:
@@ -152,12 +152,12 @@ def fan_out(size: Size) -> list[Row]:
                 processors[f"sink{number}"] = {"command": program("sink", file), "reads": "c"}
             with Run(at, processors) as run:
                 run.finish()
-            found = [_checked(taken(file), lines, 10_240) for file in files]
+            found = [checked(taken(file), lines, 10_240) for file in files]
             seconds = (max(each.last_ns for each in found) - min(each.first_ns for each in found)) / 1e9
             return sum(each.bytes for each in found) / seconds
 
     ratio = interleave(lambda: total(4), lambda: total(1), size.rounds)
-    return [_row("fan-out", "fan-out to 4 readers, 10 KiB lines, total bytes/s", "one reader", ratio, 1.5, "GB/s", 1e9)]
+    return [row("fan-out", "fan-out to 4 readers, 10 KiB lines, total bytes/s", "one reader", ratio, 1.5, "GB/s", 1e9)]
 
 
 def ages(file: Path) -> list[tuple[int, int]]:
