@@ -66,7 +66,10 @@ def _machine(facts: Facts) -> Iterator[Finding]:
     said = shim.problem or f"it runs, {'static' if shim.static else 'linked dynamically'} ({shim.path})"
     source = "it was started; its ELF header"
     if shim.problem is None and not shim.static:
-        yield Finding("machine", "shim", "note", said, source, "containers need a static one: rebuild it")
+        yield Finding("machine", "shim", "bad", said, source, remedies.BUILD_SHIM)
+    elif shim.problem is None and not shim.open_to_all:
+        said = f"{said}, but not for every user"
+        yield Finding("machine", "shim", "bad", said, source, f"chmod o+rx {shim.path}")
     else:
         yield Finding("machine", "shim", "good" if shim.problem is None else "bad", said, source, shim.remedy)
 
@@ -206,7 +209,7 @@ def _bounds(around: Surroundings) -> Iterator[Finding]:
     yield _proc(around)
     long = around.socket_path_bytes > _LONGEST_SOCKET_PATH
     said = f"in {around.socket_folder}, paths of {around.socket_path_bytes} bytes ({_LONGEST_SOCKET_PATH} are possible)"
-    remedy = "set XDG_RUNTIME_DIR or TMPDIR to a folder with a short path" if long else None
+    remedy = "set XDG_RUNTIME_DIR to a short folder of your own with mode 0700" if long else None
     yield Finding("bounds", "sockets", "bad" if long else "good", said, "XDG_RUNTIME_DIR, TMPDIR", remedy)
     piped = around.core_pattern.startswith("|")
     said = "given to a program of this machine, which gets those of untrusted programs too" if piped else "as files"

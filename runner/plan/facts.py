@@ -32,10 +32,11 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shim(msgspec.Struct, frozen=True, kw_only=True):
-    """The shim's binary. `problem` None: it runs here."""
+    """The shim's binary. `problem` None: it runs here. `open_to_all`: every user may execute it."""
 
     path: str | None
     static: bool
+    open_to_all: bool
     problem: str | None
     remedy: str | None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from runner.plan.facts import Engine, Facts, System
 
+BUILD_SHIM = "build it for this machine: python -m runner.launch.shim.build"
+
 _BUBBLEWRAP = {"apt-get": "bubblewrap", "dnf": "bubblewrap", "apk": "bubblewrap", "pacman": "bubblewrap"}
 _ENGINE = {"apt-get": "docker.io", "dnf": "moby-engine", "apk": "docker", "pacman": "docker"}
 _INSTALL = {"apt-get": "install -y", "dnf": "install -y", "apk": "add", "pacman": "-S --noconfirm"}
@@ -82,7 +84,7 @@ def allow_namespaces(facts: Facts) -> str:
 def own_users(system: System) -> str:
     """Get a user for each untrusted instance."""
     if system.uid == 0:
-        return "give the container that the runner is in the capabilities SETUID and SETGID, and 2,048 users"
+        return "start the runner as another user, or with the capabilities SETUID and SETGID and 65,536 users"
     return "run the runner as root, or untrusted images instead of commands"
 
 

@@ -9,7 +9,7 @@ import msgspec
 
 from runner.errors import BugError, MachineError
 from runner.plan import remedies
-from runner.plan.facts import Bubblewrap, Engine, Facts, System
+from runner.plan.facts import Bubblewrap, Engine, Facts, Shim, System
 from runner.plan.limits import asked
 from runner.spec.model import Home, Processor
 
@@ -137,8 +137,10 @@ def _sandbox(facts: Facts) -> HomeVerdict:
     if found.problem is not None:
         cause = f"bubblewrap cannot make a sandbox: {found.problem}"
         return _not_at_all(Home.SANDBOX, cause, remedies.allow_namespaces(facts))
-    if not facts.seccomp.filtering:
-        return HomeVerdict(Home.SANDBOX, works=True, tier=Tier.D, cause="this kernel has no seccomp filters")
+    open_wall = _open_wall(facts)
+    if open_wall is not None:
+        cause, remedy = open_wall
+        return HomeVerdict(Home.SANDBOX, works=True, tier=Tier.D, cause=cause, remedy=remedy)
     if not system.own_uids:
         cause = "without root an untrusted processor gets no user of its own, only the runner's in another namespace"
         return HomeVerdict(Home.SANDBOX, works=True, tier=Tier.C, cause=cause, remedy=remedies.own_users(system))
@@ -149,9 +151,19 @@ def _sandbox(facts: Facts) -> HomeVerdict:
     return HomeVerdict(Home.SANDBOX, works=True, tier=Tier.B, cause="bubblewrap, a user of its own, cgroups")
 
 
+def _open_wall(facts: Facts) -> tuple[str, str | None] | None:
+    """Why a sandbox that works is no wall, and what helps."""
+    if not facts.seccomp.filtering:
+        return "this kernel has no seccomp filters", None
+    if facts.system.uid == 0 and not facts.system.own_uids:
+        cause = "the runner is root, and has no other users to give to what is not trusted"
+        return cause, remedies.own_users(facts.system)
+    return None
+
+
 def _container(facts: Facts) -> HomeVerdict:
     engine, system = _engine(facts), facts.system
-    unusable = _unusable(engine, system)
+    unusable = _unusable(engine, system) or _unfit(facts.shim)
     if unusable is not None:
         return _not_at_all(Home.CONTAINER, *unusable)
     if not engine.seccomp:
@@ -179,6 +191,15 @@ def _unusable(engine: Engine, system: System) -> tuple[str, str] | None:
     if engine.arch != system.arch:
         cause = f"the engine is for {engine.arch or 'an unknown architecture'}, the runner for {system.arch}"
         return cause, f"use an engine for {system.arch}"
+    return None
+
+
+def _unfit(shim: Shim) -> tuple[str, str] | None:
+    """Why the shim cannot be what a container starts, and what helps."""
+    if not shim.static:
+        return f"the shim {shim.path} needs libraries, which images may not have", remedies.BUILD_SHIM
+    if not shim.open_to_all:
+        return f"containers' users may not execute the shim {shim.path}", f"chmod o+rx {shim.path}"
     return None
 
 

@@ -22,11 +22,12 @@ from typing import Any
 
 import psutil
 import pytest
-from msgspec import to_builtins
+from msgspec import convert, to_builtins
 from msgspec.structs import replace
 
 from runner.launch.machine import engine as engines
 from runner.launch.machine import gather, gather_for, kernel, tries
+from runner.launch.sockets import SocketFolder
 from runner.plan.facts import Engine, Facts
 from runner.plan.tiers import Tier, judge, requirement
 from runner.spec.model import Home, Processor, Trust
@@ -130,7 +131,7 @@ def test_close_range_was_really_tried() -> None:
 def test_the_shim() -> None:
     found = tries.shim()
     assert found.problem is None
-    assert found.static
+    assert (found.static, found.open_to_all) == (True, True)
     assert found.path is not None
     assert Path(found.path).is_file()
 
@@ -427,15 +428,25 @@ def program(folder: Path, text: str, name: str = "bwrap") -> Path:
     return file
 
 
-def test_without_bubblewrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    facts = gather({Home.SANDBOX})
+def test_without_bubblewrap(bubblewrap: str) -> None:
+    """What lies in its place cannot be executed."""
+    if Path(bubblewrap).resolve().parent != Path("/usr/bin"):
+        pytest.skip(f"{bubblewrap} is not where it usually is")
+    words = (bubblewrap, "--dev-bind", "/", "/", "--ro-bind", "/dev/null", bubblewrap)
+    facts = convert(gathered(*words, PATH="/usr/bin"), Facts)
     assert facts.bubblewrap is not None
     assert facts.bubblewrap.path is None
     error = requirement(Processor("a", ("x",), None, home=Home.SANDBOX, trust=Trust.UNTRUSTED), facts)
     assert error is not None
     assert error.exit_code == 3
     assert "bubblewrap" in str(error.remedy)
+
+
+def test_bubblewrap_is_found_without_a_path(bubblewrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PATH")
+    found = tries.bubblewrap(tries.shim()).path
+    assert found is not None
+    assert Path(found).samefile(bubblewrap)
 
 
 @pytest.mark.parametrize(
@@ -551,11 +562,23 @@ def test_few_descriptors() -> None:
     assert (found["files_soft"], found["files_hard"]) == (100, 200)
 
 
-def test_the_folder_of_sockets(tmp_path: Path) -> None:
-    long = str(tmp_path / ("x" * 100))
-    found = gathered(XDG_RUNTIME_DIR=long)["surroundings"]
-    assert found["socket_folder"] == long
-    assert found["socket_path_bytes"] > len(long)
+def test_the_folder_of_sockets_is_the_one_that_is_made(tmp_path: Path) -> None:
+    environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    said, longest = kernel.socket_folder(environ)
+    made = SocketFolder.make(environ)
+    try:
+        assert made.path.parent == said
+        assert longest == len(os.fsencode(made.path / "1234567" / "socket"))
+    finally:
+        made.remove()
+
+
+def test_folders_too_deep_for_sockets_are_left_out(tmp_path: Path) -> None:
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    said, longest = kernel.socket_folder({"XDG_RUNTIME_DIR": str(deep)})
+    assert not said.is_relative_to(deep)
+    assert longest <= 107
 
 
 @needs_root

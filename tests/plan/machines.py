@@ -21,8 +21,8 @@ SYSTEM = System(
     container=None,
 )
 USER = replace(SYSTEM, uid=1000, user="ann", own_uids=False, subordinate_uids=65536)
-SHIM = Shim(path="/shim", static=True, problem=None, remedy=None)
-NO_SHIM = Shim(path=None, static=False, problem="the shim /shim is not there", remedy="build it")
+SHIM = Shim(path="/shim", static=True, open_to_all=True, problem=None, remedy=None)
+NO_SHIM = Shim(path=None, static=False, open_to_all=False, problem="the shim /shim is not there", remedy="build it")
 CGROUPS = Cgroups(hierarchy="v2", held=("memory", "cpus", "pids"), missing={})
 WHY = "/sys/fs/cgroup is mounted read-only"
 NO_CGROUPS = Cgroups(hierarchy="v2", held=(), missing=dict.fromkeys(("memory", "cpus", "pids"), WHY))

@@ -53,7 +53,8 @@ def test_what_was_not_looked_at_is_not_spoken_of() -> None:
     ("changed", "group", "name", "mark", "words"),
     [
         ({"shim": NO_SHIM}, "machine", "shim", "bad", "not there"),
-        ({"shim": replace(SHIM, static=False)}, "machine", "shim", "note", "dynamically"),
+        ({"shim": replace(SHIM, static=False)}, "machine", "shim", "bad", "dynamically"),
+        ({"shim": replace(SHIM, open_to_all=False)}, "machine", "shim", "bad", "not for every user"),
         ({"system": USER}, "machine", "user", "note", "65,536"),
         ({"system": replace(SYSTEM, container="there is /x")}, "machine", "container", "good", "there is /x"),
         ({"engine": engine(package=None)}, "engine", "package", "bad", "not installed"),

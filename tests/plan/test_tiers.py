@@ -44,7 +44,7 @@ ENGINES = [
 MACHINES = [
     machine(shim=shim, system=system, bubblewrap=bwrap, seccomp=seccomp, cgroups=cgroups, engine=an_engine)
     for shim, system, bwrap, seccomp, cgroups, an_engine in product(
-        (SHIM, NO_SHIM),
+        (SHIM, NO_SHIM, replace(SHIM, static=False)),
         (SYSTEM, USER, replace(SYSTEM, own_uids=False)),
         (BWRAP, NO_BWRAP, BAD_BWRAP),
         (SECCOMP, NO_SECCOMP),
@@ -65,6 +65,8 @@ def sandbox_tier(facts: Facts) -> Tier:
     makes = facts.bubblewrap.path is not None and facts.bubblewrap.problem is None and facts.shim.problem is None
     if not makes or not facts.seccomp.filtering:
         return Tier.D
+    if facts.system.uid == 0 and not facts.system.own_uids:
+        return Tier.D  # bwrap as root alone is not isolation
     return Tier.B if facts.system.own_uids and {"memory", "pids"} <= set(facts.cgroups.held) else Tier.C
 
 
@@ -73,7 +75,8 @@ def container_tier(facts: Facts) -> Tier:
     found = facts.engine
     assert found is not None
     usable = found.trouble is None and found.package is not None and found.arch == "x86_64" and found.api == "1.46"
-    if not usable or not found.seccomp or facts.shim.problem is not None:
+    fit = facts.shim.problem is None and facts.shim.static
+    if not usable or not found.seccomp or not fit:
         return Tier.D
     return Tier.A if found.memory and found.pids else Tier.C
 
@@ -245,6 +248,7 @@ def test_a_user_without_rights_is_told_what_would_be_better() -> None:
     assert "no user of its own" in found.cause
     assert "as root" in str(found.remedy)
     inside = judge(machine(system=replace(SYSTEM, own_uids=False)), Home.SANDBOX)
+    assert inside.tier is Tier.D
     assert "SETUID" in str(inside.remedy)
 
 
@@ -253,6 +257,12 @@ def test_cgroups_that_cannot_be_written_are_named() -> None:
     assert found.tier is Tier.C
     assert found.cause == f"no cgroup limits memory and pids: {WHY}"
     assert "Delegate=yes" in str(found.remedy)
+
+
+def test_a_shim_that_is_closed_to_others_starts_no_container() -> None:
+    found = judge(machine(shim=replace(SHIM, open_to_all=False)), Home.CONTAINER)
+    assert (found.works, found.remedy) == (False, "chmod o+rx /shim")
+    assert judge(machine(shim=replace(SHIM, open_to_all=False)), Home.SANDBOX).tier is Tier.B
 
 
 def test_engines_that_are_not_enough() -> None:

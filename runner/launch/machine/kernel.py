@@ -10,12 +10,13 @@ import pwd
 import resource
 import shlex
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 from runner.launch.cgroup import CONTROLLERS, CgroupHome, hierarchies, own_folder, own_paths
+from runner.launch.owner import this_owner
+from runner.launch.sockets import bases
 from runner.plan.facts import Cgroups, Namespaces, Seccomp, Surroundings, System
 from runner.plan.identity import usable_ids
 
@@ -25,7 +26,8 @@ _WANTED_PIPE_BYTES = 1 << 20
 _CLOSE_RANGE = 436
 """The number of close_range(2), which is the same on every architecture."""
 _CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
-_LONGEST_SOCKET = "connector-0123456789abcdef/processor-16/socket"
+_MOST_SOCKET_BYTES = 107
+"""unix(7): 108 with the zero byte."""
 
 
 def system() -> System:
@@ -83,7 +85,7 @@ def surroundings() -> Surroundings:
     page = resource.getpagesize()
     files_soft, files_hard = map(_limit, resource.getrlimit(resource.RLIMIT_NOFILE))
     memory = {name: value for name, _, value in (line.partition(":") for line in _text("/proc/meminfo").splitlines())}
-    folder = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    folder, longest = socket_folder(os.environ)
     return Surroundings(
         pidfd=_has_pidfd(),
         close_range=_has_close_range(),
@@ -102,11 +104,27 @@ def surroundings() -> Surroundings:
         memory_free_bytes=_kib(memory.get("MemAvailable", "")),
         cpus=len(os.sched_getaffinity(0)),
         cpu_quota=_cpu_quota(),
-        socket_folder=folder,
-        socket_path_bytes=len(os.fsencode(Path(folder, _LONGEST_SOCKET))),
+        socket_folder=str(folder),
+        socket_path_bytes=longest,
         core_pattern=_text("/proc/sys/kernel/core_pattern").strip(),
         terminal=sys.stdout is not None and sys.stdout.isatty(),
     )
+
+
+def socket_folder(environ: Mapping[str, str]) -> tuple[Path, int]:
+    """Where the folder for a run's sockets would be made, and the bytes of the longest path in it.
+
+    The first place that can be written and is not too deep; the first of all where there is none.
+    """
+    tail = f"connector-{this_owner()}-12345678/1234567/socket"
+    found = [(base, len(os.fsencode(base / tail))) for base in bases(environ)]
+    good = (each for each in found if each[1] <= _MOST_SOCKET_BYTES and _may_be_made_in(each[0]))
+    return next(good, found[0])
+
+
+def _may_be_made_in(base: Path) -> bool:
+    place = base if base.exists() else base.parent
+    return os.access(place, os.W_OK | os.X_OK)
 
 
 def subordinates(subuid: str, uid: int, user: str) -> int:

@@ -15,12 +15,14 @@ from runner.errors import MachineError
 from runner.launch.machine.kernel import own_ids
 from runner.launch.shim.locate import shim_path
 from runner.plan.facts import Bubblewrap, Shim
+from runner.plan.remedies import BUILD_SHIM
 
 LIMIT_S = 5.0
 _USAGE = (2, b"usage: connector-shim")
 """What the shim exits with and says when it is given nothing."""
 _ALLOW = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
 """The smallest seccomp filter: BPF_RET, SECCOMP_RET_ALLOW (seccomp(2))."""
+_USUAL_PATH = "/usr/local/bin:/usr/bin:/bin"
 _PT_INTERP = 3
 _INSIDE = "/connector-shim"
 _PROFILE = [
@@ -35,16 +37,21 @@ def shim() -> Shim:
     try:
         path = str(shim_path())
     except MachineError as error:
-        return Shim(path=None, static=False, problem=error.what, remedy=error.remedy)
+        return Shim(path=None, static=False, open_to_all=False, problem=error.what, remedy=error.remedy)
     failed = _failure([path], _USAGE)
     problem = None if failed is None else f"the shim {path} does not run here: {failed}"
-    remedy = None if failed is None else "build it for this machine: python -m runner.launch.shim.build"
-    return Shim(path=path, static=_is_static(Path(path)), problem=problem, remedy=remedy)
+    return Shim(
+        path=path,
+        static=_is_static(Path(path)),
+        open_to_all=Path(path).stat().st_mode & 0o005 == 0o005,
+        problem=problem,
+        remedy=None if failed is None else BUILD_SHIM,
+    )
 
 
 def bubblewrap(its: Shim) -> Bubblewrap:
     """Start the smallest sandbox with every wall in it, as the user that an untrusted instance would have."""
-    found = shutil.which("bwrap")
+    found = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{_USUAL_PATH}")
     if found is None:
         return Bubblewrap(path=None, version=None, setuid=False, disable_userns=False, problem=None)
     path = os.path.abspath(found)  # noqa: PTH100 - as it is called, without looking at links
