@@ -188,9 +188,7 @@ def starts(size: Size) -> list[Row]:
         times = [_chain(home, count) for _ in range(min(size.runs, 3))]
         middle = statistics.median(times)
         shown = f"{middle:.1f} s [{min(times):.1f}-{max(times):.1f}]"
-        what = (
-            f"{count} {'containers' if home == 'container' else 'sandboxes'} in a chain, to the last one's first byte"
-        )
+        what = f"{count} {plural} in a chain, to the last one's first byte"
         rows.append(Row("homes", what, "", shown, f"<= {most_s:g} s", middle <= most_s, middle, "", {"s": times}))
     return rows
 
