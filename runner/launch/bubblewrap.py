@@ -117,7 +117,8 @@ def _untrusted(spec: Processor, system: System, wall: Wall) -> list[str]:
         words += ["--perms", "0444", "--file", str(descriptor), place]
     for place in system.etc:
         words += [] if place == RESOLVER and spec.network == "none" else ["--ro-bind", place, place]
-    if wall.directory != "/" and not _is_below(wall.directory, seen_by(spec)):
+    shown = [place for place in seen_by(spec) if place != HOME]  # what lies in this machine's /tmp is not in its own
+    if wall.directory not in {"/", HOME} and not _is_below(wall.directory, shown):
         words += ["--dir", wall.directory]
     return words
 
