@@ -4,10 +4,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench soak clean
+.PHONY: help setup demo demo-containers test check bench soak clean
 
 help:
 	@echo "make demo   run the model case on real input: JavaScript source, Python replicas, Java sink into SQLite"
+	@echo "make demo-containers   the same with each processor in a container of its own"
 	@echo "make test   all tests"
 	@echo "make check  ruff, mypy, import-linter"
 	@echo "make bench  the benchmarks of docs/benchmarks.md"
@@ -22,6 +23,9 @@ $(STAMP): pyproject.toml hatch_build.py $(wildcard runner/launch/shim/*.[ch]) ru
 
 demo: setup
 	@$(BIN)/python examples/flights/demo.py
+
+demo-containers: setup
+	@$(BIN)/python examples/flights/demo.py --containers
 
 test: setup
 	@$(BIN)/python -m pytest

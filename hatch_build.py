@@ -1,5 +1,7 @@
 """Builds the shim and the counting library when the package is built, and puts them into the wheel.
 
+The bases of processors' images go with them: in a source tree they are in `images`, where people look for them.
+
 The wheel is for this machine's architecture, or for those named in `CONNECTOR_SHIM_ARCHS` (commas or spaces between).
 """
 
@@ -16,6 +18,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SHIM = "runner/launch/shim"
 COUNT = "runner/codec"
+IMAGES = "images"
+PACKAGE_IMAGES = "runner/pack/images"
 
 
 class CustomBuildHook(BuildHookInterface[Any]):
@@ -27,7 +31,8 @@ class CustomBuildHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Build, and name what was built: the folder itself is ignored by git, and so by hatchling."""
-        del version
+        if version != "editable":  # an editable install reads them where they are
+            build_data["force_include"][str(Path(self.root, IMAGES))] = PACKAGE_IMAGES
         builder = _shim_builder(self.root)
         for arch in _arches():
             binary = builder.build(arch, Path(self.root, SHIM, "bin"))
