@@ -502,6 +502,20 @@ def test_shims_that_do_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "does not run here" in str(tries.shim().problem)  # it runs, but is no shim
 
 
+def test_a_shim_for_its_owner_alone_makes_sandboxes_too(
+    bubblewrap: str, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del bubblewrap
+    path = tries.shim().path
+    assert path is not None
+    shutil.copy(path, open_folder / "shim")
+    (open_folder / "shim").chmod(0o700)
+    monkeypatch.setenv("CONNECTOR_SHIM", str(open_folder / "shim"))
+    found = tries.shim()
+    assert (found.problem, found.open_to_all) == (None, False)
+    assert tries.bubblewrap(found).problem is None
+
+
 def test_a_dynamic_shim_is_seen(tmp_path: Path) -> None:
     python = Path(sys.executable).resolve()
     assert not tries._is_static(python)

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import stat
 import struct
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from runner.errors import MachineError
+from runner.launch import bubblewrap as profile
 from runner.launch.machine.kernel import own_ids
+from runner.launch.seccomp import bpf_program
 from runner.launch.shim.locate import shim_path
 from runner.plan.facts import Bubblewrap, Shim
 from runner.plan.remedies import BUILD_SHIM
+from runner.spec.model import UNTRUSTED_RESOURCES, Home, Processor, Trust
 
 LIMIT_S = 5.0
 _USAGE = (2, b"usage: connector-shim")
 """What the shim exits with and says when it is given nothing."""
-_ALLOW = struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000)
-"""The smallest seccomp filter: BPF_RET, SECCOMP_RET_ALLOW (seccomp(2))."""
-_USUAL_PATH = "/usr/local/bin:/usr/bin:/bin"
 _PT_INTERP = 3
-_INSIDE = "/connector-shim"
-_PROFILE = [
-    *("--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"),
-    *("--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"),
-    *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),  # noqa: S108 - in the sandbox
-]
 
 
 def shim() -> Shim:
@@ -43,46 +40,80 @@ def shim() -> Shim:
     return Shim(
         path=path,
         static=_is_static(Path(path)),
-        open_to_all=Path(path).stat().st_mode & 0o005 == 0o005,
+        open_to_all=_is_open_to_all(path),
         problem=problem,
         remedy=None if failed is None else BUILD_SHIM,
     )
 
 
 def bubblewrap(its: Shim) -> Bubblewrap:
-    """Start the smallest sandbox with every wall in it, as the user that an untrusted instance would have."""
-    found = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{_USUAL_PATH}")
+    """Start a sandbox with every wall in it, as the user that an untrusted instance would have."""
+    found = shutil.which("bwrap", path=f"{os.environ.get('PATH', '')}:{profile.DEFAULT_PATH}")
     if found is None:
         return Bubblewrap(path=None, version=None, setuid=False, disable_userns=False, problem=None)
     path = os.path.abspath(found)  # noqa: PTH100 - as it is called, without looking at links
-    problem, strict = "it was not tried, as the shim does not run", False
+    problem: str | None = "it was not tried, as the shim does not run"
+    strict = False
     if its.problem is None and its.path is not None:
-        without = _sandbox(path, its.path, [])
-        strict = without is None and _sandbox(path, its.path, ["--disable-userns"]) is None
-        problem = without or ""
+        problem = _sandbox(path, its.path, forbid_more=False)
+        strict = problem is None and _sandbox(path, its.path, forbid_more=True) is None
     return Bubblewrap(
         path=path,
         version=_version(path),
         setuid=bool(Path(path).stat().st_mode & stat.S_ISUID),
         disable_userns=strict,
-        problem=problem or None,
+        problem=problem,
     )
 
 
-def _sandbox(bwrap: str, program: str, more: list[str]) -> str | None:
-    """Run the shim in a sandbox; why that failed.
-
-    The shim is handed over as an open file: its folder may be closed to the user in the sandbox.
-    """
+def _sandbox(bwrap: str, program: str, *, forbid_more: bool) -> str | None:
+    """Run the shim in a sandbox, with the arguments that an untrusted processor gets; why that failed."""
+    spec = Processor(
+        "doctor",
+        (),
+        None,
+        Home.SANDBOX,
+        trust=Trust.UNTRUSTED,
+        network="none",
+        resources=UNTRUSTED_RESOURCES,
+    )
     try:
-        with open(program, "rb") as file, tempfile.TemporaryFile() as seccomp:  # noqa: PTH123 - the descriptor
-            seccomp.write(_ALLOW)
+        with _open_to_all(program) as shim_file, tempfile.TemporaryFile() as seccomp:
+            seccomp.write(bpf_program(platform.machine()))
             seccomp.seek(0)
-            arguments = ["--seccomp", str(seccomp.fileno()), "--perms", "0555"]
-            arguments += ["--ro-bind-data", str(file.fileno()), _INSIDE]
-            return _failure([bwrap, *_PROFILE, *more, *arguments, _INSIDE], _USAGE, (file, seccomp), apart=True)
+            wall = profile.Wall(
+                bwrap=bwrap,
+                hostname=spec.name,
+                directory="/",
+                shim=shim_file.fileno(),
+                channel=0,
+                user_namespace=True,
+                forbid_more=forbid_more,
+                seccomp=seccomp.fileno(),
+            )
+            words = profile.arguments(spec, profile.System(), wall)
+            return _failure(words[:-1], _USAGE, (shim_file, seccomp), apart=True)  # the last would be its socket
+    except MachineError as error:
+        return error.what
     except OSError as error:
         return error.strerror or str(error)
+
+
+@contextmanager
+def _open_to_all(program: str) -> Iterator[IO[bytes]]:
+    """The program as a file that any user can execute by its descriptor: a copy in memory where its mode forbids."""
+    with Path(program).open("rb") as file:
+        if _is_open_to_all(program):
+            yield file
+            return
+        with os.fdopen(os.memfd_create("connector-shim", os.MFD_CLOEXEC), "w+b") as copy:
+            copy.write(file.read())
+            copy.flush()
+            yield copy
+
+
+def _is_open_to_all(program: str) -> bool:
+    return Path(program).stat().st_mode & 0o005 == 0o005
 
 
 def _version(bwrap: str) -> str | None:
