@@ -31,7 +31,7 @@ def command(file: str, home: str | None, form: str) -> None:
     loaded: LoadedPipeline | None = None
     try:
         loaded = load_file(file, home=Home(home) if home else None)
-        problems = loaded.warnings
+        problems = (*loaded.warnings, *_of_this_machine(file, loaded))
     except SpecError as error:
         problems = error.problems
     if form == "json":
@@ -43,6 +43,29 @@ def command(file: str, home: str | None, form: str) -> None:
         for line in _walls(loaded):
             click.echo(printable(line))
     click.get_current_context().exit(EXIT_USAGE if loaded is None else EXIT_COMPLETED)
+
+
+def _of_this_machine(file: str, loaded: LoadedPipeline) -> list[Problem]:
+    """What this machine cannot do or enforce of what is asked: a warning, as the file may be for another one."""
+    from runner.plan.limits import asked
+
+    specs = [spec for spec in loaded.pipeline.processors.values() if spec.untrusted or asked(spec.resources)]
+    if not specs:
+        return []  # a look at the machine takes longer than all the rest
+    from runner.errors import Problem
+    from runner.launch.machine import gather_for
+    from runner.plan.tiers import requirement, unenforced
+
+    facts = gather_for(specs)
+    found = []
+    for spec in specs:
+        key = f"processors.{spec.name}"
+        refused = requirement(spec, facts)
+        if refused is not None:
+            found.append(Problem("warning", f"cannot run here: {refused.what}", key, refused.remedy, file))
+        else:
+            found += [Problem("warning", each, key, None, file) for each in unenforced(spec, facts)]
+    return found
 
 
 def _summary(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, ...]) -> str:

@@ -12,7 +12,7 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from runner.plan import containers, images, refusals
 from runner.plan.containers import Ground, User
 from runner.plan.images import Image, Pull, PullProgress
 from runner.plan.owners import leftovers
-from runner.plan.tiers import requirement
+from runner.plan.tiers import requirement, unenforced
 from runner.spec.model import Home, Processor
 from runner.units import format_count
 
@@ -178,6 +178,8 @@ class ContainerLauncher(Launcher):
             problem = requirement(spec, facts)
             if problem is not None:
                 raise problem
+            for sentence in unenforced(spec, facts):
+                self._context.notify(Warned(message=sentence, processor=spec.name))
         self._engine = engine = await Engine.connect()
         self._ground = self._make_ground(engine, any(spec.untrusted for spec in specs))
         for spec in specs:
@@ -186,9 +188,7 @@ class ContainerLauncher(Launcher):
         self._folder = sockets.SocketFolder.make()
         for spec in specs:
             await self._prepare_network(spec, engine)
-        async with asyncio.TaskGroup() as group:
-            for name, (pull, users) in images.pulls(specs).items():
-                group.create_task(self._prepare_image(name, pull, users))
+        await _all(self._prepare_image(name, *wish) for name, wish in images.pulls(specs).items())
 
     def _make_ground(self, engine: Engine, walls: bool) -> Ground:
         mode = self._shim.stat().st_mode
@@ -398,7 +398,11 @@ def _cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def _all(awaitables: Iterable[Any]) -> None:
-    async with asyncio.TaskGroup() as group:
-        for each in awaitables:
-            group.create_task(each)
+async def _all(coroutines: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of them at once; the first error ends the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in coroutines:
+                group.create_task(each)
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 
 from runner.errors import RunnerError
+from runner.events import Warned
 from runner.launch.base import Handle, LaunchContext, Launcher
-from runner.spec.model import Processor
+from runner.launch.machine import gather
+from runner.plan.limits import asked
+from runner.plan.tiers import unenforced
+from runner.spec.model import Home, Processor
 
 ENTRY_POINT_GROUP = "connector.launchers"
 
@@ -17,6 +21,9 @@ _BUILT_IN = {
     "sandbox": ("runner.launch.sandbox", "SandboxLauncher"),
     "container": ("runner.launch.container", "ContainerLauncher"),
 }
+
+_OWN = (Home.PROCESS, Home.SANDBOX)
+"""The homes that the runner itself sets up."""
 
 
 def launcher_kind(name: str) -> Callable[[LaunchContext], Launcher]:
@@ -54,6 +61,16 @@ class Homes:
             self._launchers[home] = launcher_kind(home)(self._context)
         for home, theirs in by_home.items():
             await self._launchers[home].prepare(theirs)
+        self._say_what_is_not_held([spec for home, theirs in by_home.items() if home in _OWN for spec in theirs])
+
+    def _say_what_is_not_held(self, specs: list[Processor]) -> None:
+        """Warn of limits that this machine cannot hold; a container's are said by its launcher."""
+        if not any(asked(spec.resources) for spec in specs):
+            return
+        facts = gather(())
+        for spec in specs:
+            for sentence in unenforced(spec, facts):
+                self._context.notify(Warned(message=sentence, processor=spec.name))
 
     async def open(self, spec: Processor, replica: int) -> Handle:
         """A handle of the processor's home; see `Launcher.open`."""

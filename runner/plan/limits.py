@@ -7,13 +7,6 @@ from collections.abc import Collection
 
 from runner.spec.model import Resources
 
-_INSTEAD = {
-    "memory": "each process of it may have that much data (RLIMIT_DATA), all together more",
-    "cpus": "nothing bounds it",
-    "pids": "all processes of its user are counted (RLIMIT_NPROC), and root is not bound at all",
-    "disk": "each file may become that large (RLIMIT_FSIZE), all together more",
-}
-
 
 def asked(resources: Resources) -> frozenset[str]:
     """The resources with a limit, by their names in the file."""
@@ -42,8 +35,3 @@ def rlimits(resources: Resources, held: Collection[str] = ()) -> dict[int, int]:
     if resources.disk_bytes is not None and "disk" not in held:
         limits[resource.RLIMIT_FSIZE] = resources.disk_bytes
     return limits
-
-
-def loose(resources: Resources, held: Collection[str]) -> dict[str, str]:
-    """What is asked for and held by rlimits alone, and how far those hold it, for people."""
-    return {name: text for name, text in _INSTEAD.items() if name in asked(resources) and name not in held}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from runner.plan.limits import asked, loose, rlimits
+from runner.plan.limits import asked, rlimits
 from runner.spec.model import Resources
 
 ALL = Resources(memory_bytes=1 << 28, cpus=0.5, pids=64, files=256, disk_bytes=1 << 26)
@@ -41,10 +41,3 @@ def test_what_rlimits_cannot_hold_is_left_out() -> None:
 
 def test_what_is_held_by_something_better_has_no_rlimit() -> None:
     assert rlimits(ALL, held={"memory", "pids", "cpus", "disk"}) == {resource.RLIMIT_NOFILE: 256}
-
-
-def test_what_rlimits_hold_in_part_is_said() -> None:
-    assert loose(Resources(), held=()) == {}
-    assert set(loose(ALL, held=())) == {"memory", "cpus", "pids", "disk"}
-    assert set(loose(ALL, held={"memory", "pids"})) == {"cpus", "disk"}
-    assert loose(Resources(files=256), held=()) == {}
