@@ -102,11 +102,11 @@ def container_config(spec: Processor, replica: int, image: Image, ground: Ground
         "Labels": labels(ground, spec.name, replica) | {"connector.image": spec.image or ""},
         "StopSignal": "SIGTERM",  # the shim listens to it, whatever the image's program would
         "Healthcheck": {"Test": ["NONE"]},  # the file's own checks are there instead
-        "HostConfig": _host(spec, image, ground, sockets),
     }
     if spec.directory is not None:
         config["WorkingDir"] = "/"  # the engine would make a folder that is not there; the shim says so
     user = own_user(spec, replica, ground)
+    config["HostConfig"] = _host(spec, image, ground, user, sockets)
     if user is not None:
         config["User"] = f"{user.uid}:{user.gid}"
         if not any(variable.startswith("HOME=") for variable in image.env):
@@ -114,7 +114,7 @@ def container_config(spec: Processor, replica: int, image: Image, ground: Ground
     return config
 
 
-def _host(spec: Processor, image: Image, ground: Ground, sockets: str) -> dict[str, Any]:
+def _host(spec: Processor, image: Image, ground: Ground, user: User | None, sockets: str) -> dict[str, Any]:
     own = (Mount(Path(ground.shim), SHIM), Mount(Path(sockets), SOCKET_FOLDER))
     resources = spec.resources
     host: dict[str, Any] = {
@@ -134,15 +134,14 @@ def _host(spec: Processor, image: Image, ground: Ground, sockets: str) -> dict[s
         host["PidsLimit"] = resources.pids + _SPARE_PIDS
     if resources.files is not None:
         host["Ulimits"].append({"Name": "nofile", "Soft": resources.files, "Hard": resources.files})
-    if resources.disk_bytes is not None:
-        flags = "noexec,nosuid,nodev" if spec.untrusted else "exec,nosuid,nodev"
-        host["Tmpfs"][_TMP] = _tmpfs(resources.disk_bytes, flags)
-    if spec.untrusted:
-        _walls(host, spec, image, ground)
+    if resources.disk_bytes is not None and _TMP not in _targets(spec):
+        host["Tmpfs"][_TMP] = f"rw,exec,nosuid,nodev,{_size(resources.disk_bytes)}"
+    if user is not None:
+        _walls(host, spec, image, ground, user)
     return host
 
 
-def _walls(host: dict[str, Any], spec: Processor, image: Image, ground: Ground) -> None:
+def _walls(host: dict[str, Any], spec: Processor, image: Image, ground: Ground, user: User) -> None:
     """The profile of an untrusted processor; what is not named here is the engine's default, which is no looser."""
     host |= {
         "ReadonlyRootfs": True,
@@ -153,9 +152,14 @@ def _walls(host: dict[str, Any], spec: Processor, image: Image, ground: Ground) 
         "SecurityOpt": ["no-new-privileges:true", f"seccomp={ground.seccomp}"],
     }
     host["Ulimits"].append({"Name": "core", "Soft": 0, "Hard": 0})
-    targets = {mount.target for mount in spec.mounts}
-    for folder in set(image.volumes) - targets - {_TMP}:  # else the engine makes volumes, which nothing bounds
-        host["Tmpfs"][folder] = _tmpfs(spec.resources.disk_bytes or 0, "noexec,nosuid,nodev")
+    # of its own user, as a folder that the image has there leaves its mode on them
+    options = f"rw,noexec,nosuid,nodev,{_size(spec.resources.disk_bytes or 0)},uid={user.uid},gid={user.gid}"
+    for folder in {_TMP, *image.volumes} - _targets(spec):  # else the engine makes volumes, which nothing bounds
+        host["Tmpfs"][folder] = options
+
+
+def _targets(spec: Processor) -> set[str]:
+    return {mount.target for mount in spec.mounts}
 
 
 def network_mode(spec: Processor, ground: Ground) -> str:
@@ -183,7 +187,7 @@ def network_config(spec: Processor, ground: Ground) -> dict[str, Any]:
 
 def _template(spec: Processor) -> tuple[Mount, ...]:
     """The folder of a `use` processor, read-only, at its own path, unless something is mounted there already."""
-    if spec.template is None or any(mount.target == str(spec.template) for mount in spec.mounts):
+    if spec.template is None or str(spec.template) in _targets(spec):
         return ()
     return (Mount(spec.template, str(spec.template)),)
 
@@ -205,9 +209,9 @@ def _bind(mount: Mount, spec: Processor, ground: Ground) -> dict[str, Any]:
     }
 
 
-def _tmpfs(size_bytes: int, flags: str) -> str:
-    inodes = max(_FEWEST_INODES, size_bytes // _BYTES_PER_INODE)
-    return f"rw,{flags},size={size_bytes},nr_inodes={inodes},mode=1777"
+def _size(size_bytes: int) -> str:
+    """As options of a tmpfs; empty files fill one without `nr_inodes`."""
+    return f"size={size_bytes},nr_inodes={max(_FEWEST_INODES, size_bytes // _BYTES_PER_INODE)},mode=1777"
 
 
 def refuse_mounts(spec: Processor, sockets: Iterable[Path]) -> None:
