@@ -117,8 +117,7 @@ def _untrusted(spec: Processor, system: System, wall: Wall) -> list[str]:
         words += ["--perms", "0444", "--file", str(descriptor), place]
     for place in system.etc:
         words += [] if place == RESOLVER and spec.network == "none" else ["--ro-bind", place, place]
-    shown = [place for place in seen_by(spec) if place != HOME]  # what lies in this machine's /tmp is not in its own
-    if wall.directory not in {"/", HOME} and not _is_below(wall.directory, shown):
+    if wall.directory not in {"/", *_FRESH} and not _is_below(wall.directory, seen_by(spec)):
         words += ["--dir", wall.directory]
     return words
 
@@ -141,9 +140,9 @@ def _mounts(spec: Processor) -> list[Mount]:
 
 
 def seen_by(spec: Processor) -> list[str]:
-    """The folders and files that an untrusted program sees."""
+    """The folders and files of this machine that an untrusted program sees."""
     template = [] if spec.template is None else [str(spec.template)]
-    return [*SYSTEM_FOLDERS, *_FRESH, *template, *(mount.target for mount in spec.mounts)]
+    return [*SYSTEM_FOLDERS, *template, *(mount.target for mount in spec.mounts)]
 
 
 def search_path(spec: Processor, path: str) -> str:
