@@ -47,7 +47,7 @@ symlinkat sync sync_file_range syncfs sysinfo tee tgkill time timer_create timer
 timer_settime timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink unlinkat
 uretprobe utime utimensat utimes vfork wait4 waitid write writev
 """
-"""uretprobe is put into programs by whoever traces the machine, before Linux 6.14 through the filter; made up, it kills."""
+"""uretprobe is put into programs by who traces the machine, before Linux 6.14 through the filter; made up, it kills."""
 
 _AS_IF_OLDER = """
 cachestat clone3 file_getattr file_setattr listmount listns lsm_get_self_attr lsm_list_modules lsm_set_self_attr
