@@ -26,8 +26,13 @@ _MARKS = {"good": ("✓", "ok", "green"), "note": ("!", "! ", "yellow"), "bad": 
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to say it."
 )
+@click.option(
+    "--home",
+    type=click.Choice(["process", "sandbox", "container"]),
+    help="Judge FILE as `connector run --home` runs it.",
+)
 @click.option("--require", type=click.Choice(["A", "B", "C"]), help="Exit with 3 when no home reaches this tier.")
-def command(file: Path | None, form: str, require: str | None) -> int:
+def command(file: Path | None, form: str, home: str | None, require: str | None) -> int:
     """Say what this machine can do, the tier of each home, and what to do about what is missing.
 
     With FILE, also whether the processors of that pipeline can run here. Exits with 0 whatever it finds, but with 3
@@ -40,8 +45,9 @@ def command(file: Path | None, form: str, require: str | None) -> int:
     pipeline = None
     if file is not None:
         from runner.spec.load import load_file
+        from runner.spec.model import Home
 
-        pipeline = load_file(file).pipeline
+        pipeline = load_file(file, home=Home(home) if home else None).pipeline
     facts = gather(surroundings=True)
     answer = _answer(facts, pipeline)
     click.echo(_as_json(answer) if form == "json" else _Text(facts).all(answer))

@@ -207,10 +207,7 @@ def _bounds(around: Surroundings) -> Iterator[Finding]:
     source = "sched_getaffinity, cpu.max or cpu.cfs_quota_us"
     yield Finding("bounds", "cpus", "good", f"{around.cpus}{quota}", source)
     yield _proc(around)
-    long = around.socket_path_bytes > _LONGEST_SOCKET_PATH
-    said = f"in {around.socket_folder}, paths of {around.socket_path_bytes} bytes ({_LONGEST_SOCKET_PATH} are possible)"
-    remedy = "set XDG_RUNTIME_DIR to a short folder of your own with mode 0700" if long else None
-    yield Finding("bounds", "sockets", "bad" if long else "good", said, "XDG_RUNTIME_DIR, TMPDIR", remedy)
+    yield _sockets(around)
     piped = around.core_pattern.startswith("|")
     said = "given to a program of this machine, which gets those of untrusted programs too" if piped else "as files"
     pattern = "/proc/sys/kernel/core_pattern"
@@ -228,6 +225,16 @@ def _pipes(around: Surroundings) -> Finding:
         most = around.pipe_most_bytes < _WANTED_PIPE_BYTES
         remedy = f"sysctl fs.{'pipe-max-size=1048576' if most else 'pipe-user-pages-soft=65536'} (as root): faster"
     return Finding("bounds", "pipes", "note" if small else "good", said, "F_SETPIPE_SZ was tried; fs.pipe-*", remedy)
+
+
+def _sockets(around: Surroundings) -> Finding:
+    source = "/run/connector, XDG_RUNTIME_DIR, TMPDIR"
+    if around.socket_folder is None:
+        said = f"no folder can be written whose paths have at most {_LONGEST_SOCKET_PATH} bytes"
+        remedy = "set XDG_RUNTIME_DIR to a short folder of your own with mode 0700"
+        return Finding("bounds", "sockets", "bad", said, source, remedy)
+    said = f"in {around.socket_folder}, paths of {around.socket_path_bytes} bytes ({_LONGEST_SOCKET_PATH} are possible)"
+    return Finding("bounds", "sockets", "good", said, source)
 
 
 def _proc(around: Surroundings) -> Finding:

@@ -124,7 +124,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     """What bounds a run beside isolation; sizes in bytes, None: no limit (or not known, for `cpu_quota`).
 
     `pipe_got_bytes` is what a pipe became that was asked to hold 1 MiB. `socket_folder` is where the runner would put
-    its sockets, `socket_path_bytes` the length of the longest path in it (108 is the kernel's end). `hidepid`: the
+    its sockets, `socket_path_bytes` the length of the longest path in it; None: there is no such place. `hidepid`: the
     option of /proc that hides the processes of others.
     """
 
@@ -145,8 +145,8 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     memory_free_bytes: int
     cpus: int
     cpu_quota: float | None
-    socket_folder: str
-    socket_path_bytes: int
+    socket_folder: str | None
+    socket_path_bytes: int | None
     core_pattern: str
     terminal: bool
 

@@ -246,6 +246,12 @@ def test_a_pipeline_that_can_run_here(tmp_path: Path) -> None:
     assert "✓ a            process: runs here" in doctor(pipeline(tmp_path)).stdout
 
 
+def test_it_judges_the_home_that_is_asked_for(tmp_path: Path) -> None:
+    code = 0 if said()["homes"]["sandbox"]["works"] else 3
+    answer = said(pipeline(tmp_path), "--home", "sandbox", code=code)
+    assert {each["home"] for each in answer["pipeline"]["processors"].values()} == {"sandbox"}
+
+
 def test_an_untrusted_processor_that_cannot_be_walled_off_is_named(tmp_path: Path) -> None:
     file = pipeline(tmp_path, 'trust = "untrusted"', 'image = "example"')
     missing = {"DOCKER_HOST": NOWHERE}

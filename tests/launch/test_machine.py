@@ -578,11 +578,9 @@ def test_few_descriptors() -> None:
 
 def test_the_folder_of_sockets_is_the_one_that_is_made(tmp_path: Path) -> None:
     environ = {"XDG_RUNTIME_DIR": str(tmp_path)}
-    said, longest = kernel.socket_folder(environ)
     made = SocketFolder.make(environ)
     try:
-        assert made.path.parent == said
-        assert longest == len(os.fsencode(made.path / "1234567" / "socket"))
+        assert kernel.socket_folder(environ) == (made.path.parent, len(os.fsencode(made.path / "1234567" / "socket")))
     finally:
         made.remove()
 
@@ -590,9 +588,16 @@ def test_the_folder_of_sockets_is_the_one_that_is_made(tmp_path: Path) -> None:
 def test_folders_too_deep_for_sockets_are_left_out(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 100)
     deep.mkdir()
-    said, longest = kernel.socket_folder({"XDG_RUNTIME_DIR": str(deep)})
-    assert not said.is_relative_to(deep)
-    assert longest <= 107
+    found = kernel.socket_folder({"XDG_RUNTIME_DIR": str(deep)})
+    assert found is not None
+    assert not found[0].is_relative_to(deep)
+    assert found[1] <= 107
+
+
+def test_where_nothing_can_be_written(bubblewrap: str) -> None:
+    found = gathered(bubblewrap, "--ro-bind", "/", "/", "--unshare-user", "--uid", "1000", TMPDIR="/nowhere")
+    assert (found["surroundings"]["socket_folder"], found["surroundings"]["socket_path_bytes"]) == (None, None)
+    assert found["cgroups"]["held"] == []
 
 
 @needs_root

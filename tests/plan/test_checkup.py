@@ -100,7 +100,7 @@ def test_what_is_said_of_the_walls(changed: dict[str, Any], group: str, name: st
         ({"cpu_quota": 0.5}, "cpus", "good", "4, 0.5 by the quota"),
         ({"children_listed": False}, "/proc", "note", "looking at all"),
         ({"hidepid": "2"}, "/proc", "note", "hidepid=2"),
-        ({"socket_path_bytes": 108}, "sockets", "bad", "108 bytes"),
+        ({"socket_folder": None, "socket_path_bytes": None}, "sockets", "bad", "no folder"),
         ({"socket_path_bytes": 107}, "sockets", "good", "107 bytes"),
         ({"core_pattern": "|/usr/bin/x %p"}, "core dumps", "note", "untrusted"),
         ({"terminal": False}, "terminal", "good", "plain lines"),

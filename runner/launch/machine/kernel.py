@@ -85,7 +85,7 @@ def surroundings() -> Surroundings:
     page = resource.getpagesize()
     files_soft, files_hard = map(_limit, resource.getrlimit(resource.RLIMIT_NOFILE))
     memory = {name: value for name, _, value in (line.partition(":") for line in _text("/proc/meminfo").splitlines())}
-    folder, longest = socket_folder(os.environ)
+    sockets = socket_folder(os.environ)
     return Surroundings(
         pidfd=_has_pidfd(),
         close_range=_has_close_range(),
@@ -104,22 +104,22 @@ def surroundings() -> Surroundings:
         memory_free_bytes=_kib(memory.get("MemAvailable", "")),
         cpus=len(os.sched_getaffinity(0)),
         cpu_quota=_cpu_quota(),
-        socket_folder=str(folder),
-        socket_path_bytes=longest,
+        socket_folder=None if sockets is None else str(sockets[0]),
+        socket_path_bytes=None if sockets is None else sockets[1],
         core_pattern=_text("/proc/sys/kernel/core_pattern").strip(),
         terminal=sys.stdout is not None and sys.stdout.isatty(),
     )
 
 
-def socket_folder(environ: Mapping[str, str]) -> tuple[Path, int]:
-    """Where the folder for a run's sockets would be made, and the bytes of the longest path in it.
-
-    The first place that can be written and is not too deep; the first of all where there is none.
-    """
+def socket_folder(environ: Mapping[str, str]) -> tuple[Path, int] | None:
+    """Where the folder for a run's sockets would be made, and the bytes of the longest path in it; None: nowhere."""
     tail = f"connector-{this_owner()}-12345678/1234567/socket"
-    found = [(base, len(os.fsencode(base / tail))) for base in bases(environ)]
+    try:
+        found = [(base, len(os.fsencode(base / tail))) for base in bases(environ)]
+    except OSError:  # no folder for temporary files can be written
+        return None
     good = (each for each in found if each[1] <= _MOST_SOCKET_BYTES and _may_be_made_in(each[0]))
-    return next(good, found[0])
+    return next(good, None)
 
 
 def _may_be_made_in(base: Path) -> bool:
@@ -217,10 +217,10 @@ def _cpu_quota() -> float | None:
     for mounted in hierarchies(_text("/proc/self/mountinfo")):
         if mounted.version == 1 and "cpu" not in mounted.controllers:
             continue
-        folder = own_folder(mounted, paths.get("cpu" if mounted.version == 1 else "", "/"))
-        while folder is not None and folder.is_relative_to(mounted.point):
-            quotas += _quota(folder, mounted.version)
-            folder = folder.parent
+        own = own_folder(mounted, paths.get("cpu" if mounted.version == 1 else "", "/"))
+        for folder in () if own is None else (own, *own.parents):
+            if folder.is_relative_to(mounted.point):
+                quotas += _quota(folder, mounted.version)
     return min(quotas, default=None)
 
 

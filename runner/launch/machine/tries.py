@@ -8,7 +8,6 @@ import shutil
 import stat
 import struct
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,9 +77,7 @@ def _sandbox(bwrap: str, program: str, *, forbid_more: bool) -> str | None:
         resources=UNTRUSTED_RESOURCES,
     )
     try:
-        with _open_to_all(program) as shim_file, tempfile.TemporaryFile() as seccomp:
-            seccomp.write(bpf_program(platform.machine()))
-            seccomp.seek(0)
+        with _open_to_all(program) as shim_file, _in_memory(bpf_program(platform.machine())) as seccomp:
             wall = profile.Wall(
                 bwrap=bwrap,
                 hostname=spec.name,
@@ -106,10 +103,15 @@ def _open_to_all(program: str) -> Iterator[IO[bytes]]:
         if _is_open_to_all(program):
             yield file
             return
-        with os.fdopen(os.memfd_create("connector-shim", os.MFD_CLOEXEC), "w+b") as copy:
-            copy.write(file.read())
-            copy.flush()
+        with _in_memory(file.read()) as copy:
             yield copy
+
+
+def _in_memory(data: bytes) -> IO[bytes]:
+    file = os.fdopen(os.memfd_create("connector-doctor", os.MFD_CLOEXEC), "w+b")
+    file.write(data)
+    file.seek(0)
+    return file
 
 
 def _is_open_to_all(program: str) -> bool:
