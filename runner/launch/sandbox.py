@@ -103,8 +103,10 @@ class SandboxHandle(Handle):
         if self._killed:
             return Exited(None, int(signal.SIGKILL))
         ended = await self._outer.exited()  # of bwrap: its exit status is that of PID 1
-        if ended.note is not None or ended.code is None:
-            return ended if ended.note is None else Exited(None, int(signal.SIGKILL), note=ended.note)
+        if ended.note is not None:
+            return Exited(None, int(signal.SIGKILL), note=ended.note)
+        if ended.code is None:
+            return Exited(None, None, note=None if self._outer.shim_died else "its sandbox was killed")
         return Exited(None, int(signal.SIGKILL), note="its sandbox was ended from inside")
 
     def signal(self, signal_number: int) -> None:
@@ -327,10 +329,10 @@ class SandboxLauncher(Launcher):
                 await handle.start(LaunchRequest((PROBE, "file", "/"), "/", {}, dict.fromkeys(range(3), null)))
                 exited = await handle.exited()
             if not exited.ok:
-                raise MachineError("a sandbox was built, and nothing can be run in it", where=spec.name)
+                raise MachineError("a sandbox was built, and nothing can be run in it")
         except TimeoutError:
             raise MachineError(f"no sandbox was built within {_LONGEST_TRY_S:g}s", where=spec.name) from None
-        except LaunchError as error:
+        except RunnerError as error:
             raise MachineError(error.what, where=spec.name, remedy=error.remedy) from error
         finally:
             os.close(null)
@@ -402,9 +404,13 @@ def _hand_over(descriptors: Iterable[int], identity: Identity) -> None:
         about = os.fstat(descriptor)
         if not stat.S_ISFIFO(about.st_mode):
             continue
-        if about.st_uid in {os.geteuid(), identity.uid}:
-            os.fchown(descriptor, identity.uid, identity.gid)
-        else:
+        try:
+            shared = about.st_uid not in {os.geteuid(), identity.uid}
+            if not shared:
+                os.fchown(descriptor, identity.uid, identity.gid)
+        except PermissionError:  # a root without the capability for it
+            shared = True
+        if shared:
             os.fchmod(descriptor, 0o666)
 
 
