@@ -26,6 +26,7 @@ import tomli_w
 Pipeline = Mapping[str, Any]
 RUNNER: tuple[str, ...] = (sys.executable, "-m", "runner")
 PROJECT = Path(__file__).resolve().parents[2]
+PYTHON_IMAGE = "python:3.13-slim-trixie"
 LIMIT_S = 60.0
 MARK = "CONNECTOR_TEST_MARK"
 TRACEBACK = re.compile(r"^\W*(Exception Group )?Traceback \(most recent call last\)", re.MULTILINE)
@@ -250,6 +251,8 @@ class Connector:
 
     folder: Path
     runner: tuple[str, ...] = RUNNER
+    middle_home: str | None = None
+    """Where the processor called `middle` runs, whatever the pipeline says; None: as it says."""
 
     def write(self, pipeline: Pipeline | str, name: str = "pipeline.toml") -> Path:
         """Write a pipeline file: a text as it is, a mapping as TOML with a name put in."""
@@ -257,8 +260,18 @@ class Connector:
         if isinstance(pipeline, str):
             file.write_text(pipeline)
         else:
-            file.write_text(tomli_w.dumps({"name": "test"} | dict(pipeline)))
+            file.write_text(tomli_w.dumps({"name": "test"} | dict(self._moved(pipeline))))
         return file
+
+    def _moved(self, pipeline: Pipeline) -> Pipeline:
+        middle = pipeline.get("processors", {}).get("middle")
+        if middle is None or self.middle_home in {None, "process"}:
+            return pipeline
+        wall = {"network": "none", "mounts": [f"{PROJECT}/tests/children", f"{self.folder}:rw"]}
+        if self.middle_home == "container":
+            command = ["python3" if word == sys.executable else word for word in middle["command"]]
+            wall |= {"image": PYTHON_IMAGE, "pull": "never", "command": command}
+        return {**pipeline, "processors": {**pipeline["processors"], "middle": {**middle, **wall}}}
 
     def start(
         self,

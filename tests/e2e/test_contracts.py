@@ -9,8 +9,21 @@ from typing import Any
 import pytest
 
 from tests.children.build import misbehave, sink, source
-from tests.e2e.connector import Connector, chain
+from tests.conftest import need_image
+from tests.e2e.connector import PYTHON_IMAGE, Connector, chain
 from tests.e2e.test_ends import numbers
+
+
+@pytest.fixture(params=["process", "sandbox", pytest.param("container", marks=pytest.mark.engine)])
+def connector(request: pytest.FixtureRequest, tmp_path: Path) -> Connector:
+    """The command, with `middle` in each home: what a contract says holds in all of them."""
+    if request.param == "sandbox":
+        request.getfixturevalue("bubblewrap")
+    elif request.param == "container":
+        request.getfixturevalue("engine")
+        need_image(PYTHON_IMAGE)
+    return Connector(tmp_path, middle_home=request.param)
+
 
 SWIFT = {"backoff": "0s", "limit": "1000 in 60s"}
 
@@ -128,8 +141,9 @@ def test_a_program_that_buffers_its_output_gets_a_larger_window(connector: Conne
 
 
 @pytest.mark.slow
-def test_a_program_that_buffers_more_than_the_channel_holds_is_told_so(connector: Connector, tmp_path: Path) -> None:
-    """It takes as long as the runner must wait to be sure."""
+def test_a_program_that_buffers_more_than_the_channel_holds_is_told_so(tmp_path: Path) -> None:
+    """It takes as long as the runner must wait to be sure, so it runs in one home."""
+    connector = Connector(tmp_path)
     pipeline = chain(
         {"c1": {"capacity": "2MiB"}},
         source=source(50_000),
