@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,16 +157,17 @@ class Box:
         return False
 
 
-async def open_box(engine: Engine, name: str, config: Mapping[str, Any], door: Door) -> Box:
-    """Make the container, start it, let its shim in. Nothing is left of it when that fails or is cancelled."""
+async def open_box(
+    engine: Engine, name: str, config: Mapping[str, Any], door: Door, remove: Callable[[str], Awaitable[None]]
+) -> Box:
+    """Make the container, start it, let its shim in; it is removed (by `remove`) when that fails or is cancelled."""
     try:
         await engine.create(name, config)
         await engine.start(name)
         return Box(engine, name, door, await _let_in(engine, name, door))
     except BaseException:
         try:
-            with contextlib.suppress(MachineError):
-                await engine.remove(name)
+            await remove(name)
         finally:
             door.close()
         raise

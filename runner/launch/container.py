@@ -165,6 +165,7 @@ class ContainerLauncher(Launcher):
         self._folder: sockets.SocketFolder | None = None
         self._images: dict[str, Image] = {}
         self._networks: list[str] = []
+        self._left: set[str] = set()
         self._ground: Ground | None = None
         self._starts = asyncio.Semaphore(MOST_STARTS)
         self._away = asyncio.Lock()
@@ -312,19 +313,30 @@ class ContainerLauncher(Launcher):
         name = containers.container_name(spec, replica, ground, secrets.token_hex(4))
         try:
             config = containers.container_config(spec, replica, self.image_of(spec), ground, sockets=str(door.folder))
-            return await open_box(self._speak(), name, config, door)
+            return await open_box(self._speak(), name, config, door, self._remove)
         except EngineRefusedError as error:
             raise refusals.of_start(error.status, error.words, spec) from error
         finally:
             door.shut()
 
     async def remove_box(self, box: Box) -> None:
-        """Remove a container; one that cannot be removed now is left to the next run, and said."""
-        try:
-            await self._speak().remove(box.name)
-        except MachineError as error:
-            self._context.notify(Warned(message=f"container {box.name} stays behind until the next run: {error.what}"))
+        """Remove a container, and let go of it here."""
+        await self._remove(box.name)
         await box.close()
+
+    async def _remove(self, name: str) -> None:
+        """Where that cannot be done now it is tried again later."""
+        try:
+            await self._speak().remove(name)
+        except MachineError:
+            self._left.add(name)
+
+    async def _remove_left(self) -> None:
+        """Remove the containers that could not be removed before."""
+        for name in sorted(self._left):
+            with contextlib.suppress(MachineError):
+                await self._speak().remove(name)
+                self._left.discard(name)
 
     async def _until_back(self, away: EngineAwayError) -> None:
         """Wait for the engine; raises `away` when it does not come back. Says so once."""
@@ -340,15 +352,22 @@ class ContainerLauncher(Launcher):
                         await asyncio.sleep(_ASK_EVERY_S)
             except TimeoutError:
                 raise away from None
+            await self._remove_left()
 
     async def close(self) -> None:
         """See `Launcher`."""
         if self._engine is not None:
+            await self._remove_left()
             for name in self._networks:
                 try:
                     await self._engine.remove_network(name)
-                except MachineError as error:
-                    self._context.notify(Warned(message=f"network {name} stays behind: {error.what}"))
+                except MachineError:
+                    self._left.add(name)
+            if self._left:
+                text = (
+                    f"left behind until the next run, as the engine does not remove it: {', '.join(sorted(self._left))}"
+                )
+                self._context.notify(Warned(message=text))
             self._engine.close()
             self._engine = None
         if self._folder is not None:

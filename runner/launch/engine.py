@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import queue
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -97,6 +98,7 @@ class Engine:
         given_up = threading.Event()
 
         def work() -> None:
+            _reach(self._path)
             for record in self._client.pull(name, stream=True, decode=True):
                 if given_up.is_set():
                     return  # the engine stops when nobody listens
@@ -203,7 +205,11 @@ class Engine:
         self._client.close()
 
     async def _call(self, work: Callable[[APIClient], T]) -> T:
-        return await self._threads.call(lambda: _in_words(lambda: work(self._client)))
+        def reach_and_work() -> T:
+            _reach(self._path)
+            return work(self._client)
+
+        return await self._threads.call(lambda: _in_words(reach_and_work))
 
     async def _maybe(self, work: Callable[[APIClient], T]) -> T | None:
         """None when what is asked for is not there."""
@@ -317,6 +323,13 @@ def _connect() -> tuple[APIClient, EngineFacts, str]:
     return client, facts, found.address.removeprefix("unix://")
 
 
+def _reach(path: str) -> None:
+    """Raise OSError when nobody listens there: the docker package would leave an open socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
+        trial.settimeout(_CALL_S)
+        trial.connect(path)
+
+
 def _in_words(work: Callable[[], T]) -> T:
     """What `work` returns; the errors of the docker package and below become ours."""
     from docker.errors import APIError, DockerException
@@ -327,7 +340,7 @@ def _in_words(work: Callable[[], T]) -> T:
     except APIError as error:
         status = 0 if error.response is None else error.response.status_code
         raise EngineRefusedError(status, str(error.explanation or error).strip()) from error
-    except RequestException as error:
+    except (RequestException, OSError) as error:
         here = system()
         found = look(here)
         if found.trouble is None:
