@@ -125,9 +125,9 @@ class ShimConnection:
         """Start the program; see `Handle.start`."""
         if self._lost:
             raise ShimLostError("cannot be started: its shim has died")
+        self._send_job(b"S", job)  # first: nobody would ask a future whose job was never sent
         self._started = self._loop.create_future()
         self._exited = self._loop.create_future()
-        self._send_job(b"S", job)
         return await self._started
 
     async def exited(self) -> Exited:
