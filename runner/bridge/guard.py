@@ -15,7 +15,7 @@ _JSON = msgspec.json.Decoder(msgspec.Raw)
 def _is_json(payload: bytes) -> bool:
     try:
         _JSON.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: brackets without end
         return False
     return True
 
