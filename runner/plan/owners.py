@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -54,11 +54,3 @@ def owner_in(file_name: str, prefix: str) -> Owner | None:
     """The owner in a name made of `prefix`, the owner, a dash and something random; None where there is none."""
     middle = file_name.removeprefix(prefix).rpartition("-")[0]
     return Owner.parse(middle) if file_name.startswith(prefix) else None
-
-
-def names(owners: Iterable[Owner]) -> str:
-    """The owners for people: "process 12", "processes 12 and 15"."""
-    pids = sorted({owner.pid for owner in owners})
-    if len(pids) == 1:
-        return f"process {pids[0]}"
-    return f"processes {', '.join(map(str, pids[:-1]))} and {pids[-1]}"

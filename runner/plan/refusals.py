@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from runner.errors import LaunchError, MachineError
 from runner.plan.containers import SHIM
+from runner.plan.image import BUILT
 from runner.spec.model import Processor
 
 _MORE = re.compile(r"(OCI runtime create failed|failed to create (shim task|task for container)): ")
@@ -24,11 +25,10 @@ _ABSENT = re.compile(r"not found|manifest unknown|does not exist", re.IGNORECASE
 
 def no_image(name: str, users: Sequence[str]) -> MachineError:
     """An image is not there and must not be fetched."""
-    return MachineError(
-        f"image {name} is not there",
-        where=_where(users),
-        remedy=f'docker pull {name}, docker build -t {name} …, or pull = "missing"',
-    )
+    remedy = f'docker pull {name}, docker build -t {name} …, or pull = "missing"'
+    if name.startswith(BUILT):
+        remedy = "make it: connector build FILE"
+    return MachineError(f"image {name} is not there", where=_where(users), remedy=remedy)
 
 
 def wrong_image(misfit: str, users: Sequence[str]) -> MachineError:
