@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +30,7 @@ LAST_LINES = 20
 CONTENT_LABEL = "connector.content"
 BASES_LABEL = "connector.bases"
 _TOLD_EVERY_S = 0.5
+_LONGEST_LINE = 500
 _LONG_STEPS = ("FROM", "RUN", "COPY", "ADD")
 
 Notify = Callable[[Event], None]
@@ -246,19 +249,19 @@ class _Build:
 
     def _follow(self, answers: Iterator[dict[str, Any]]) -> None:
         """Read what the engine says until the image is there. Raises BuildError with the last lines of what failed."""
-        step, lines = "", list[str]()
+        step, printed = "", LastLines(LAST_LINES)
         for said in answers:
+            text = str(said.get("stream", ""))
             if "error" in said:
-                raise self._failed(*_why(said, step, lines))
-            for line in said.get("stream", "").splitlines():
-                if line.startswith("Step ") and " : " in line:
-                    number, _, step = line.partition(" : ")
-                    lines = []
-                    if step.startswith(_LONG_STEPS):
-                        self._told_s = 0.0
-                        self._progress(f"{number.lower()}: {step}", _fraction(number))
-                elif line.strip() and not line.startswith((" --->", "Removing intermediate container")):
-                    lines = [*lines[1 - LAST_LINES :], line]
+                raise self._failed(*_why(said, step, printed.lines()))
+            if text.startswith("Step ") and " : " in text:
+                number, _, step = _harmless(text.strip()).partition(" : ")
+                printed = LastLines(LAST_LINES)
+                if step.startswith(_LONG_STEPS):
+                    self._told_s = 0.0
+                    self._progress(f"{number.lower()}: {step}", _fraction(number))
+            elif not text.startswith((" --->", "Removing intermediate container")):
+                printed.add(text)
 
     def _failed(self, why: str, last_lines: Iterable[str] = ()) -> BuildError:
         tail = "".join(f"\n    {line}" for line in last_lines)
@@ -272,13 +275,39 @@ class _Build:
             self._tell(Progress(what=self._what, doing=doing, fraction=fraction, done=done))
 
 
+class LastLines:
+    """The last lines of what was printed in pieces of any size, blank ones left out, made harmless for a terminal."""
+
+    def __init__(self, most: int) -> None:
+        self._kept: collections.deque[str] = collections.deque(maxlen=most)
+        self._torn = ""
+
+    def add(self, text: str) -> None:
+        """Take a piece in; of an endless line only the end is kept."""
+        *whole, self._torn = (self._torn + text).split("\n")
+        self._torn = self._torn[-_LONGEST_LINE:]
+        self._kept.extend(line for line in map(_harmless, whole) if line)
+
+    def lines(self) -> list[str]:
+        """They, oldest first."""
+        torn = _harmless(self._torn)
+        return [*self._kept, torn][-(self._kept.maxlen or 1) :] if torn else list(self._kept)
+
+
+def _harmless(text: str) -> str:
+    """One line without colours and control characters, and of bounded length."""
+    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text.rstrip("\r").rpartition("\r")[2])
+    clean = "".join(each if each.isprintable() or each == "\t" else "\ufffd" for each in plain).rstrip()
+    return clean if len(clean) <= _LONGEST_LINE else f"{clean[: _LONGEST_LINE - 1]}…"
+
+
 def _why(said: dict[str, Any], step: str, lines: list[str]) -> tuple[str, list[str]]:
     """The engine's error in words, and what was printed before it."""
     code = (said.get("errorDetail") or {}).get("code")
     if step and code is not None:
         head = f"{step} ended with exit status {code}"
         return (f"{head}; its last lines:" if lines else f"{head} and printed nothing"), lines
-    text = str(said["error"]).strip()
+    text = _harmless(" ".join(str(said["error"]).split()))
     return (f"{step}: {text}" if step else text), lines
 
 

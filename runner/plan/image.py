@@ -23,6 +23,8 @@ from runner.spec.model import Build, Home, Pipeline, Processor
 
 _FILE = "processor.toml"
 _TAG_DIGITS = 12
+BUILT = "connector/"
+"""How the names of images begin that `connector build` makes."""
 
 
 class ImageError(RunnerError):
@@ -93,7 +95,7 @@ def base_recipe(language: Language) -> Recipe:
     """How this project's own base for a language is made."""
     dockerfile = _base_dockerfile(language)
     digest = digest_of((), dockerfile)
-    name = f"connector/base-{language}:{digest[:_TAG_DIGITS]}"
+    name = f"{BUILT}base-{language}:{digest[:_TAG_DIGITS]}"
     return Recipe(name, digest, dockerfile, bases_of(dockerfile, {}), title=f"base for {language}")
 
 
@@ -217,5 +219,5 @@ def _name(folder: Path, keys: dict[str, object], digest: str) -> tuple[str, str]
     for text in (_title(folder, keys), folder.name):
         clean = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
         if clean:
-            return f"connector/{clean}:{digest[:_TAG_DIGITS]}", digest
-    return f"connector/processor:{digest[:_TAG_DIGITS]}", digest
+            return f"{BUILT}{clean}:{digest[:_TAG_DIGITS]}", digest
+    return f"{BUILT}processor:{digest[:_TAG_DIGITS]}", digest
