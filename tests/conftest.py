@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -48,6 +51,14 @@ def bubblewrap() -> str:
     if tried.returncode != 0:
         without(f"bwrap cannot make a sandbox here: {tried.stderr.strip()}")
     return path
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user of this machine can reach, which `tmp_path` is not."""
+    with tempfile.TemporaryDirectory(prefix="connector-test-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
 
 
 def has_image(name: str) -> bool:

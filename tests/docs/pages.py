@@ -5,6 +5,7 @@ The marks are HTML comments in the line above a block, or words behind the langu
     file: NAME              the block is that file, and stands in the folder in which the page's commands run
     program: COMMAND        the block is a program, run as a processor (`… built by: COMMAND` before that)
     fragment                TOML that is no whole file
+    needs: FIXTURE          commands that need bubblewrap or an engine, and find the project's `examples`
     not run: REASON         commands that no test runs
     exits: NUMBER           commands that end with another exit status than 0
     output                  lines that the commands before it print

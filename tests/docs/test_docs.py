@@ -69,7 +69,7 @@ def test_there_is_documentation() -> None:
 @pytest.mark.parametrize("block", [pytest.param(block, id=str(block)) for block in BLOCKS])
 def test_no_block_is_skipped_silently(block: Block) -> None:
     mark = block.mark
-    known = ("file", "program", "fragment", "not run", "exits", "output")
+    known = ("file", "program", "fragment", "needs", "not run", "exits", "output")
     assert not mark or any(block.marked(word) is not None for word in known), f"nobody knows the mark {mark!r}"
     if block.marked("not run") is not None or block.marked("file") is not None:
         assert block.marked("not run") or block.marked("file"), "say why, or which file"
@@ -130,9 +130,9 @@ def plain(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_commands(page: Path, tmp_path: Path) -> None:
-    pages.write_files(page, tmp_path)
-    found = environment(tmp_path)
+def test_commands(page: Path, open_folder: Path, request: pytest.FixtureRequest) -> None:
+    pages.write_files(page, open_folder)
+    found = environment(open_folder)
     printed: list[str] = []
     for block in blocks(page):
         if block.marked("output") is not None:
@@ -140,9 +140,12 @@ def test_commands(page: Path, tmp_path: Path) -> None:
             assert not missing, f"{block}: {missing} not in:\n" + "\n".join(printed)
         if block.language not in SHELL or "connector " not in block.text or block.marked("not run") is not None:
             continue
+        if (needed := block.marked("needs")) is not None:
+            request.getfixturevalue(needed)
+            shutil.copytree(PROJECT / "examples", open_folder / "examples", dirs_exist_ok=True)
         done = subprocess.run(
             ["sh", "-e", "-c", block.text],
-            cwd=tmp_path, env=found, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+            cwd=open_folder, env=found, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
             timeout=LIMIT_S,
         )  # fmt: skip
         assert done.returncode == int(block.marked("exits") or 0), f"{block}:\n{done.stdout}{done.stderr}"

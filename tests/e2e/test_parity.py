@@ -17,10 +17,11 @@ EXAMPLES = ("squares", "crash", "untrusted")
 _SAME = ("state", "restarts", "cause", "read", "written", "stray")
 
 
-def run(example: str, home: str | None, folder: Path) -> dict[str, Any]:
+def run(example: str, home: str | None, folder: Path, examples: Path = PROJECT / "examples") -> dict[str, Any]:
     """What a run of an example gave: its exit, what its programs wrote to their logs, and its account."""
     report = folder / f"{example}-{home}.json"
-    command = [*RUNNER, "run", f"examples/{example}/pipeline.toml", "--report", str(report), "--log-format", "json"]
+    file = examples / example / "pipeline.toml"
+    command = [*RUNNER, "run", str(file), "--report", str(report), "--log-format", "json"]
     done = subprocess.run(
         [*command, *(["--home", home] if home else [])],
         cwd=PROJECT,
@@ -103,9 +104,10 @@ def test_same(home: str, example: str, usual: dict[str, dict[str, Any]], tmp_pat
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("bubblewrap")
-def test_untrusted(home: str, tmp_path: Path) -> None:
+def test_untrusted(home: str, open_folder: Path) -> None:
     """It is in a sandbox by itself, and `--home process` does not get it out."""
-    given = run("untrusted", home, tmp_path)
+    shutil.copytree(PROJECT / "examples", open_folder / "examples")
+    given = run("untrusted", home, open_folder, open_folder / "examples")
     assert (given["exit"], given["status"], given["balanced"]) == (0, "completed", True), given
     assert given["logs"]["show"] == [f"{word} (stole: nothing)" for word in ("ONE", "TWO", "THREE")]
 
