@@ -1,10 +1,10 @@
 """A pipeline in which a hostile processor runs beside a trusted neighbour, and what is looked at when it is over.
 
     source -> echo (one-to-one) -> sink        the neighbour: goes on until the file `stop` is there
-    guide -> hostile -> results                what it is told (facts, one line) and what it tells
-          -> bystander                         another untrusted processor, which does nothing
+    guide -> hostile -> told-hostile           what it is told (facts, one line) and what it tells
 
-Everything is in one folder that every user can reach; the hostile processor gets three parts of it as mounts.
+There may be several hostile ones, each with its sink. Everything is in one folder that every user can reach; the
+hostile ones get three parts of it as mounts.
 """
 
 from __future__ import annotations
@@ -12,25 +12,29 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from runner.plan.identity import instance_uid
 from tests.children.build import script, sink, source
 from tests.conftest import has_image, without
 from tests.e2e.connector import Connector, Result, Running, until
 from tests.e2e.test_ends import numbers
 from tests.hostile.outside import IMAGE, docker, kill, processes_of_user, processes_with
 
-from runner.plan.identity import instance_uid
-
 PROGRAMS = Path(__file__).parent / "programs"
 HOMES = ("sandbox", "container")
+Spec = Mapping[str, Any]
 RATE_PER_S = 2000
 MIB = 1 << 20
 RUNNER_PEAK_BYTES = 120 * MIB
@@ -53,6 +57,7 @@ class Arena:
 
     folder: Path
     home: str
+    names: list[str] = field(default_factory=list)
     token: str = field(default_factory=lambda: f"token-{secrets.token_hex(16)}")
     mark: str = field(default_factory=lambda: f"hostile-{secrets.token_hex(8)}")
 
@@ -65,7 +70,6 @@ class Arena:
         self.sockets = self._made("sockets", 0o777)
         self.work = self._made("work")
         self.temporary = self._made("t")
-        self.results = self.work / "results"
         self.out = self.work / "out"
         self.stop = self.work / "stop"
         self.facts = self.work / "facts"
@@ -115,68 +119,84 @@ class Arena:
             ]
         return spec | more
 
-    def pipeline(self, hostile: Mapping[str, Any]) -> dict[str, Any]:
-        """See the module."""
+    def pipeline(self, hostile: Mapping[str, Spec], more: Mapping[str, Spec]) -> dict[str, Any]:
+        """See the module; `hostile` by name, `more` are added as they are."""
         writing = source(None, "--until", self.stop, "--total", self.total, "--rate", RATE_PER_S)
         guide = [sys.executable, "-c", GUIDE, str(self.facts), str(self.stop)]
-        bystander = self.placed(["sh", "-c", "cat > /dev/null; exit", f"bystander-{self.mark}"])
-        return {
-            "name": self.pipeline_name,
-            "drain": "5s",
-            "processors": {
-                "source": {"command": writing, "writes": "c1"},
-                "echo": {
-                    "command": script("echo"),
-                    "reads": "c1",
-                    "writes": "c2",
-                    "contract": "one-to-one",
-                    "env": {"NEIGHBOUR_SECRET": self.token},
-                },
-                "sink": {"command": sink(self.out), "reads": "c2"},
-                "guide": {"command": guide, "writes": "facts"},
-                "hostile": {"reads": "facts", "writes": "told"} | dict(hostile),
-                "results": {"command": sink(self.results), "reads": "told"},
-                "bystander": bystander | {"reads": "facts", "env": {"HELD": self.token}},
-            },
+        env = {"NEIGHBOUR_SECRET": self.token}
+        echo = {"command": script("echo"), "reads": "c1", "writes": "c2", "contract": "one-to-one", "env": env}
+        processors: dict[str, Any] = {
+            "source": {"command": writing, "writes": "c1"},
+            "echo": echo,
+            "sink": {"command": sink(self.out), "reads": "c2"},
+            "guide": {"command": guide, "writes": "facts"},
         }
+        for name, spec in hostile.items():
+            processors[name] = {"reads": "facts", "writes": f"told-{name}"} | dict(spec)
+            told = {"command": sink(self.told(name)), "reads": f"told-{name}"}
+            processors[f"told-{name}"] = told | ({"codec": spec["codec"]["stdout"]} if "codec" in spec else {})
+        if all(each.get("reads") != "facts" for each in processors.values()):
+            del processors["guide"]
+        return {"name": self.pipeline_name, "drain": "2s", "processors": processors | dict(more)}
 
-    def start(self, hostile: Mapping[str, Any], *options: str) -> Running:
-        """Start `connector run` with this hostile processor; what it keeps for itself goes into `temporary`."""
+    def start(self, hostile: Mapping[str, Spec], *options: str, more: Mapping[str, Spec] | None = None) -> Running:
+        """Start `connector run` with these hostile processors; what it keeps for itself goes into `temporary`."""
         environment = {"TMPDIR": str(self.temporary), "CONNECTOR_HOSTILE_SECRET": self.token}
-        return Connector(self.work).start(self.pipeline(hostile), *options, environment=environment)
+        self.names = list(hostile)
+        return Connector(self.work).start(self.pipeline(hostile, more or {}), *options, environment=environment)
+
+    def told(self, name: str = "hostile") -> Path:
+        """The file with what a hostile processor has told."""
+        return self.work / f"told-{name}"
+
+    def go(self, **facts: Any) -> None:
+        """Tell the hostile processors the facts, and with that to begin."""
+        part = self.facts.with_suffix(".part")
+        part.write_text(json.dumps(facts) + "\n")
+        part.rename(self.facts)
 
     # -- while it runs
 
-    def lines(self) -> list[str]:
-        """What the hostile processor has told so far, whole lines."""
-        return self.results.read_text(errors="replace").split("\n")[:-1] if self.results.exists() else []
+    def lines(self, name: str = "hostile") -> list[str]:
+        """What a hostile processor has told so far, whole lines."""
+        file = self.told(name)
+        return file.read_text(errors="replace").split("\n")[:-1] if file.exists() else []
 
-    def until_told(self, running: Running, what: str, within_s: float = 30.0) -> None:
-        """Wait until the hostile processor has said this line."""
+    def until(self, running: Running, condition: Callable[[], object], what: str, within_s: float = 30.0) -> None:
+        """Wait for what the run is to bring about; fails when it ends first."""
+        due = time.monotonic() + within_s
+        while not condition():
+            if running.process.poll() is not None and not condition():
+                raise AssertionError(f"the run ended before {what}: {running.finish()}")
+            assert time.monotonic() < due, f"{within_s} s in vain for {what}\n{running.output()[-4000:]}"
+            time.sleep(0.005)
 
-        def told() -> bool:
-            assert running.process.poll() is None, f"the run ended first: {running.finish()}"
-            return what in self.lines()
+    def until_told(self, running: Running, name: str, line: str) -> None:
+        """Wait until a hostile processor has said this."""
+        self.until(running, lambda: line in self.lines(name), f"{line!r} of {name}")
 
-        until(told, f"{what!r} of the hostile processor\n{running.output()[-3000:]}", within_s)
+    def until_up(self, running: Running) -> None:
+        """Wait until every hostile processor has been started and the neighbour is at work."""
 
-    def until_neighbour_went_on(self, running: Running, messages: int = 500, within_s: float = 10.0) -> None:
+        def up() -> bool:
+            output = running.output()
+            names = ("sink", *self.names)
+            return self.out_bytes() > 0 and all(re.search(rf" {name}\[1\] +started: ", output) for name in names)
+
+        self.until(running, up, "all of them to start")
+
+    def out_bytes(self) -> int:
+        """How much the neighbour has brought to its sink."""
+        return self.out.stat().st_size if self.out.exists() else 0
+
+    def until_neighbour_went_on(self, running: Running, messages: int = 500) -> None:
         """Wait until the neighbour has brought so many more messages to its sink."""
+        due = self.out_bytes() + messages * 101
+        self.until(running, lambda: self.out_bytes() >= due, "the neighbour went on", 10.0)
 
-        def size() -> int:
-            return self.out.stat().st_size if self.out.exists() else 0
-
-        due = size() + messages * 101
-        until(lambda: size() >= due or running.process.poll() is not None, "the neighbour to go on", within_s)
-        assert size() >= due, f"the run ended while the neighbour was at work: {running.finish()}"
-
-    def hostile_pids(self) -> list[int]:
-        """The hostile processor's processes, as this machine sees them (without the other untrusted one)."""
-        return sorted({*processes_with(self.mark)} - {*self.bystander_pids()})
-
-    def bystander_pids(self) -> list[int]:
-        """The other untrusted processor's."""
-        return processes_with(f"bystander-{self.mark}")
+    def pids(self, program: str = "") -> list[int]:
+        """The processes of hostile programs as this machine sees them; of one, where `program` is in the arguments."""
+        return [pid for pid in processes_with(self.mark) if program in arguments_of(pid)]
 
     # -- afterwards
 
@@ -186,7 +206,7 @@ class Arena:
         assert numbers(self.out) == list(range(1, sent + 1)), str(result)
         assert sent >= least, f"the neighbour brought {sent} messages only\n{result}"
         assert result.report is not None
-        for name in ("source", "echo", "sink", "guide", "results"):
+        for name in {"source", "echo", "sink", "guide"} & result.report["processors"].keys():
             report = result.report["processors"][name]
             assert (report["state"], report["restarts"]) == ("exited", 0), f"{name}\n{result}"
         for channel, reader in (("c1", "echo"), ("c2", "sink")):
@@ -207,7 +227,7 @@ class Arena:
         """What is left of the run: processes, containers, control groups, mounts, files."""
         found = [f"process {pid}" for pid in processes_with(self.mark)]
         if os.geteuid() == 0 and self.home != "process":
-            for name in ("hostile", "bystander"):
+            for name in (*self.names, "bystander"):
                 uid = instance_uid(self.pipeline_name, name, 1)
                 found += [f"process {pid} of user {uid}" for pid in processes_of_user(uid)]
         if self.home == "container":
@@ -242,6 +262,13 @@ class Arena:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def arguments_of(pid: int) -> str:
+    """Its command line, words between spaces; empty when it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
+
+
 def contents(folder: Path) -> dict[str, str | None]:
     """What a folder holds; None for what is no regular file."""
     return {
@@ -263,7 +290,36 @@ def arena(home: str) -> Iterator[Arena]:
         made.clean()
 
 
-def told(arena: Arena) -> dict[str, dict[str, Any]]:
+def answers(arena: Arena) -> dict[str, dict[str, Any]]:
     """The answers to attempts, by name."""
-    answers = [json.loads(line) for line in arena.lines()]
-    return {each["attempt"]: each for each in answers}
+    lines = [json.loads(line) for line in arena.lines()]
+    return {each["attempt"]: each for each in lines}
+
+
+def failure(check: Callable[[], object]) -> str | None:
+    """What a check says; None when it holds. So that each becomes a test of its own."""
+    try:
+        check()
+    except AssertionError as error:
+        return str(error) or repr(error)
+    return None
+
+
+# -- homes as parameters of tests
+
+
+def need(request: pytest.FixtureRequest, home: str | None = None) -> None:
+    """Skip (or fail, where nothing may be missing) without what the home needs; by default that of a fixture."""
+    needed = {"container": "engine", "sandbox": "bubblewrap"}.get(home or request.param)
+    if needed is not None:
+        request.getfixturevalue(needed)
+
+
+def homes(*names: str) -> list[Any]:
+    """Parameters, marked with what they need."""
+    return [pytest.param(name, marks=[pytest.mark.engine] if name == "container" else []) for name in names]
+
+
+def walled(fixture: str, *names: str) -> pytest.MarkDecorator:
+    """A test of a fixture that makes one run per home; by default of those that wall off."""
+    return pytest.mark.parametrize(fixture, homes(*(names or HOMES)), indirect=True, scope="module")

@@ -77,7 +77,7 @@ class Listeners:
         self.loopback_v6 = self._inet("loopback-v6", socket.AF_INET6, "::1")
         self.path = str(self.folder / "listener")
         self._unix("path", self.path)
-        os.chmod(self.path, 0o666)
+        Path(self.path).chmod(0o666)
         self._unix("abstract", "\0" + self.abstract)
         datagram = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         datagram.bind(("127.0.0.1", 0))
@@ -247,9 +247,9 @@ def unix_sockets_of(pids: list[int]) -> list[str]:
     inodes = set()
     for pid in pids:
         with contextlib.suppress(OSError):
-            for name in os.listdir(f"/proc/{pid}/fd"):
+            for each in Path(f"/proc/{pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
-                    where = os.readlink(f"/proc/{pid}/fd/{name}")
+                    where = str(each.readlink())
                     if where.startswith("socket:["):
                         inodes.add(where[8:-1])
     paths = set()

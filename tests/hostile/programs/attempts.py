@@ -1,13 +1,16 @@
-# ruff: noqa: PTH - these speak to the system itself
 """Tries what nobody untrusted may do, one attempt after the other, and tells what came of each as a line of JSON.
 
-usage: attempts.py MARK [SKIPPED,…]; one line of JSON on stdin gives the facts (see tests/hostile/test_attempts.py). A line is
-{"attempt": NAME, "through": BOOL, "detail": TEXT}; the last one has the name "end". Then the end of stdin is waited for.
+usage: attempts.py MARK [SKIPPED,…]; one line of JSON on stdin gives the facts (see tests/hostile/test_attempts.py).
+A line is {"attempt": NAME, "through": BOOL, "detail": TEXT}; the last one has the name "end". Then the end of stdin is
+waited for.
 
 Only the standard library; every attempt is bounded in count and bytes, runs in a process of its own with a time
 limit, touches nothing but what the facts name, and undoes what it did. Where it is enough to see that a call would be
 allowed, nothing is written, sent or changed.
 """
+
+# These speak to the system itself, by its own words.
+# ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH115, PTH120, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -669,10 +672,9 @@ def escape_by_dots(facts: Facts) -> Answer:
                     return True
         return facts["token"].encode() in content(facts["host_file"][1:])
 
-    tries: list[tuple[str, Callable[[], object]]] = [("climb", climbed)]
-    for path in ("../canary/secret", "../" * 20 + facts["host_file"][1:]):
-        tries.append((path, lambda path=path: relative(path)))  # type: ignore[misc]
-    return any_of(iter(tries))
+    paths = ("../canary/secret", "../" * 20 + facts["host_file"][1:])
+    tries: list[tuple[str, Callable[[], object]]] = [(path, lambda path=path: relative(path)) for path in paths]  # type: ignore[misc]
+    return any_of(iter([("climb", climbed), *tries]))
 
 
 @attempt
