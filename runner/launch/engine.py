@@ -309,8 +309,9 @@ def _connect() -> tuple[APIClient, EngineFacts, str]:
     from docker import APIClient
 
     def client_and_info() -> tuple[APIClient, dict[str, Any]]:
-        client = APIClient(base_url=found.address, version=found.api, timeout=_CALL_S, max_pool_size=MOST_THREADS)
+        client = APIClient(base_url=found.address, version=found.api, timeout=_CALL_S)
         client.trust_env = False  # no proxy leads to a unix socket
+        client.headers["Connection"] = "close"  # the package keeps one for every path that was ever asked for
         return client, client.info()
 
     client, info = _in_words(client_and_info)

@@ -14,7 +14,7 @@ from typing import Any
 from runner.errors import LaunchError
 from runner.plan.identity import IDS, instance_gid, instance_uid, usable_ids
 from runner.plan.images import Image
-from runner.spec.model import Mount, Processor
+from runner.spec.model import UNTRUSTED_RESOURCES, Mount, Processor
 
 SHIM = "/.connector/shim"
 SOCKET_FOLDER = "/.connector/run"
@@ -152,8 +152,9 @@ def _walls(host: dict[str, Any], spec: Processor, image: Image, ground: Ground, 
         "SecurityOpt": ["no-new-privileges:true", f"seccomp={ground.seccomp}"],
     }
     host["Ulimits"].append({"Name": "core", "Soft": 0, "Hard": 0})
+    disk_bytes = spec.resources.disk_bytes or UNTRUSTED_RESOURCES.disk_bytes or 0
     # of its own user, as a folder that the image has there leaves its mode on them
-    options = f"rw,noexec,nosuid,nodev,{_size(spec.resources.disk_bytes or 0)},uid={user.uid},gid={user.gid}"
+    options = f"rw,noexec,nosuid,nodev,{_size(disk_bytes)},uid={user.uid},gid={user.gid}"
     for folder in {_TMP, *image.volumes} - _targets(spec):  # else the engine makes volumes, which nothing bounds
         host["Tmpfs"][folder] = options
 

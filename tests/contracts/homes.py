@@ -13,11 +13,13 @@ import pytest
 
 from runner.events import Event, Exited
 from runner.launch.base import Handle, LaunchContext, Launcher, LaunchRequest
+from runner.launch.container import ContainerLauncher
 from runner.launch.process import ProcessLauncher
 from runner.launch.sandbox import SandboxLauncher
 from runner.spec.model import MIB, Home, Processor, Resources, Trust
 
 RUN = "a-run-of-the-tests"
+IMAGE = "debian:trixie-slim"
 UNTRUSTED = Resources(memory_bytes=512 * MIB, cpus=1.0, pids=64, files=256, disk_bytes=64 * MIB)
 
 
@@ -64,6 +66,31 @@ HOMES = [
         fixture="bubblewrap",
         own_files=True,
         own_environment=True,
+    ),
+    HomeKind(
+        "container-trusted",
+        ContainerLauncher,
+        Processor(name="p", command=(), directory=None, home=Home.CONTAINER, image=IMAGE, network="none"),
+        fixture="container_image",
+        own_environment=True,
+        marks=(pytest.mark.engine,),
+    ),
+    HomeKind(
+        "container-untrusted",
+        ContainerLauncher,
+        Processor(
+            name="p",
+            command=(),
+            directory=None,
+            home=Home.CONTAINER,
+            image=IMAGE,
+            trust=Trust.UNTRUSTED,
+            network="none",
+            resources=UNTRUSTED,
+        ),
+        fixture="container_image",
+        own_environment=True,
+        marks=(pytest.mark.engine,),
     ),
 ]
 
