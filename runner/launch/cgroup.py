@@ -216,15 +216,6 @@ class CgroupHome:
             missing.update(dict.fromkeys(wanted, "the kernel shows no control group hierarchy for it"))
         return cls(places, missing)
 
-    @property
-    def description(self) -> str:
-        """What was found, for people: "version 1 (cpus, memory, pids)"."""
-        versions = {place.version for place in self.places}
-        if not versions:
-            return "none that this user may write"
-        said = "hybrid" if len(versions) > 1 else f"version {versions.pop()}"
-        return f"{said} ({', '.join(sorted(self.enforced))})"
-
     def make(self, name: str, resources: Resources, *, spare_pids: int) -> Group | None:
         """A group of that name with those limits, empty; None when it holds nothing of what is asked for.
 

@@ -146,7 +146,8 @@ class SandboxHandle(Handle):
 
     def _environment(self, added: Mapping[str, str]) -> dict[str, str]:
         if not self._spec.untrusted:
-            return {**os.environ, **added}
+            own_tmp = {"TMPDIR": "/tmp"} if "TMPDIR" in os.environ else {}  # noqa: S108 - where the runner's is closed
+            return {**os.environ, **own_tmp, **added}
         return {
             "PATH": bubblewrap.search_path(self._spec, os.environ.get("PATH", "")),
             "HOME": bubblewrap.HOME,

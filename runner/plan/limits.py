@@ -1,4 +1,4 @@
-"""Resources of an instance: what is asked for, what rlimits (setrlimit(2)) can do for it, what they cannot."""
+"""Resources of an instance: what is asked for, and what rlimits (setrlimit(2)) can do for it."""
 
 from __future__ import annotations
 
