@@ -15,7 +15,7 @@ _WIDEST = 100
 
 @click.command("build")
 @click.argument("file", default="pipeline.toml", type=click.Path())
-@click.option("--no-cache", is_flag=True, help="Make everything again, bases included.")
+@click.option("--no-cache", is_flag=True, help="Make the images again from the first step on.")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to say it."
 )

@@ -92,13 +92,14 @@ def plan_of(pipeline: Pipeline) -> Plan:
 def build(plan: Plan, notify: Notify, *, cache: bool = True) -> tuple[Built, ...]:
     """Make what is missing or outdated, at most two at once; the images in the order of the plan, without the bases.
 
-    `notify` gets the progress, on the caller's thread. Not `cache`: everything is made again.
+    `notify` gets the progress, on the caller's thread. Not `cache`: the images are made again, from the first step on
+    (not the bases, on which others stand too).
     Raises BuildError (with all that failed), ContentError and MachineError.
     """
     if not plan.images:
         return ()
     with connected() as client:
-        _all(plan.bases, client, notify, cache=cache)
+        _all(plan.bases, client, notify, cache=True)
         return _all(plan.images, client, notify, cache=cache)
 
 

@@ -74,9 +74,9 @@ def workshop(folder: Path) -> Iterator[Workshop]:
     try:
         yield made
     finally:
-        left = made.images() + docker("images", "--quiet", f"{made.mark}-*").split()
-        if left:
-            docker("image", "rm", "--force", *dict.fromkeys(left))
+        own = docker("images", "--format", "{{.Repository}}:{{.Tag}}", f"{made.mark}-*").split()
+        if left := [*made.images(), *own]:  # by name: an id may be that of an image that is not ours
+            docker("image", "rm", "--force", *left)
 
 
 def without_engine() -> dict[str, str]:
