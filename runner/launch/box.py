@@ -26,6 +26,7 @@ from runner.units import format_size
 _FIRST_WORD_S = 10.0
 _LOOK_EVERY_S = 1.0
 _LONGEST_END_S = 10.0
+_KILLED = 128 + signal.SIGKILL
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -64,12 +65,17 @@ class Box:
         if exited.ok or self._released:
             return exited
         if exited.code is None and exited.signal is None:
+            short = (
+                self._oom_kills() or 0
+            ) > self._kills  # its control group is still there; the engine hears it later
             await self.gone()
-            return await self._explain(exited, spec)
+            return await self._explain(exited, spec, short=short)
         return replace(exited, note=_short_of_memory(spec)) if await self._oom_killed(exited) else exited
 
-    async def _explain(self, exited: Exited, spec: Processor) -> Exited:
+    async def _explain(self, exited: Exited, spec: Processor, *, short: bool) -> Exited:
         """The end of a program whose container has ended under it: a note, and SIGKILL where it is its own fault."""
+        if short:
+            return replace(exited, signal=int(signal.SIGKILL), note=_short_of_memory(spec))
         if self._stopped:
             return replace(exited, note="its container was stopped, by the engine or by somebody")
         try:
@@ -80,8 +86,8 @@ class Box:
             return replace(exited, note=f"its container has ended ({error.what})")
         if state is not None and state.out_of_memory:
             return replace(exited, signal=int(signal.SIGKILL), note=_short_of_memory(spec))
-        number = int(signal.SIGKILL) if spec.untrusted else None  # or it might find a way to die for ever
-        return replace(exited, signal=number, note=_how_it_ended(state))
+        own = spec.untrusted and not _ended_from_outside(state)  # or it might find a way to die for ever
+        return replace(exited, signal=int(signal.SIGKILL) if own else None, note=_how_it_ended(state))
 
     def release(self) -> None:
         """Nobody wants it any more: the shim kills all and ends. May be called more than once."""
@@ -221,11 +227,16 @@ def _short_of_memory(spec: Processor) -> str:
     return f"out of memory: its limit is {limit}"
 
 
+def _ended_from_outside(state: ContainerState | None) -> bool:
+    """Whether nobody in it can have done that: SIGKILL does not reach the first process (pid_namespaces(7))."""
+    return state is None or (not state.running and state.code == _KILLED)
+
+
 def _how_it_ended(state: ContainerState | None) -> str:
     if state is None:
         return "its container was removed"
     if state.running:
         return "its shim died"
-    if state.code == 128 + signal.SIGKILL:
+    if state.code == _KILLED:
         return "its container was killed"
     return f"its container ended with exit {state.code}{': ' + state.error if state.error else ''}"

@@ -69,7 +69,7 @@ class ContainerHandle(Handle):
         if self._box is None:
             self._box = await self._new_box()
         box = self._box
-        open_to(request.ports.values(), launcher.user_of(spec, self._replica))
+        open_to(request.ports.values(), launcher.user_here(spec, self._replica))
         self._job = Job(command, request.directory or "", request.env, request.ports, inherit_env=True)
         box.begin()
         try:
@@ -219,7 +219,8 @@ class ContainerLauncher(Launcher):
             except OSError as error:
                 raise LaunchError(f"the mount {mount.source} is refused: {error.strerror}", where=where) from error
             status = containers.Status(found.st_mode, found.st_uid, found.st_gid)
-            for user in filter(None, (self.user_of(spec, replica + 1) for replica in range(spec.replicas))):
+            users = (containers.own_user(spec, replica + 1, self._place()) for replica in range(spec.replicas))
+            for user in filter(None, users):
                 problem = containers.out_of_reach(mount, status, user, same_users=not engine.facts.own_users)
                 if problem is not None:
                     raise LaunchError(problem.what, where=where, remedy=problem.remedy)
@@ -229,7 +230,7 @@ class ContainerLauncher(Launcher):
         await asyncio.to_thread(sockets.sweep)
         me = this_owner()
         old = leftovers(await engine.owned_containers(), me, started)
-        await _all(engine.remove(each) for each in old)
+        await _all(self._remove(each) for each in old)  # another runner may be at it as well
         networks = leftovers(await engine.owned_networks(), me, started)
         for each in networks:
             with contextlib.suppress(EngineRefusedError):  # somebody may have put something of his own into it
@@ -293,9 +294,9 @@ class ContainerLauncher(Launcher):
         """The image of a processor, as it was found."""
         return self._images[spec.image or ""]
 
-    def user_of(self, spec: Processor, replica: int) -> User | None:
-        """The user that an instance has for itself, as this machine knows it too; None: that is not known."""
-        return containers.own_user(spec, replica, self._place())
+    def user_here(self, spec: Processor, replica: int) -> User | None:
+        """The user that an instance has for itself, as this machine knows it; None: that is not known."""
+        return None if self._place().engine.own_users else containers.own_user(spec, replica, self._place())
 
     async def open_box(self, spec: Processor, replica: int) -> Box:
         """A new container with a connected shim; waits for an engine that is away."""

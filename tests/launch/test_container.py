@@ -18,8 +18,9 @@ import pytest
 
 from runner.errors import LaunchError, MachineError
 from runner.events import Progress, Warned
+from runner.launch import container as container_home
 from runner.launch import owner
-from runner.launch.base import PROBE, LaunchRequest
+from runner.launch.base import PROBE, LaunchRequest, ShimLostError
 from runner.spec.model import MIB, Mount, Processor, Resources
 from tests.launch.containers import Launched, launched, pids_with, program, run, running, spec_of, untrusted
 from tests.launch.images import ARCH, docker, registry, scratch, small
@@ -257,7 +258,37 @@ def test_a_container_that_somebody_ends_counts_for_nothing_and_another_follows(
     run(test)
 
 
-def test_a_paused_container_can_be_ended(images: str) -> None:
+def test_the_end_of_an_untrusted_container_is_held_against_it(images: str) -> None:
+    """It might be its own doing, and would go on for ever."""
+
+    async def test() -> None:
+        async with running(untrusted(images)) as (made, it):
+            await it.start(*ECHO)
+            assert await it.line() == "up"
+            await asyncio.to_thread(docker, "kill", *made.containers())
+            exited = await it.handle.exited()
+            assert (exited.code, exited.signal, exited.note) == (None, signal.SIGKILL, "its container was killed")
+
+    run(test)
+
+
+def test_a_handle_may_be_closed_while_it_starts(images: str) -> None:
+    async def test() -> None:
+        async with launched(spec_of(images)) as made:
+            async with program(made, spec_of(images)) as it:
+                starting = asyncio.create_task(it.start(*ECHO))
+                await asyncio.wait({starting}, timeout=0.05)
+                await it.handle.close()
+                with pytest.raises(ShimLostError):
+                    await starting
+            assert not made.containers()
+
+    run(test)
+
+
+def test_a_paused_container_can_be_ended(images: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_home, "_LONGEST_KILL_S", 0.5)
+
     async def test() -> None:
         async with running(spec_of(images)) as (made, it):
             await it.start(*ECHO)
