@@ -247,8 +247,9 @@ def test_hangs_until_it_is_killed(shim: Shim, kind: str) -> None:
                     break
             shim.send_probe(["connector-probe", kind, f"{'http://' if kind == 'http' else ''}127.0.0.1:{port}"], {})
             if kind == "http":
-                with listener.accept()[0] as connection:
-                    assert connection.recv(3) == b"GET"
+                waiting.append(listener.accept()[0])
+                waiting[0].settimeout(DEADLINE_S)
+                assert waiting[0].recv(3) == b"GET"
             shim.send(b"k")
             assert shim.probed() == KILLED
         finally:
