@@ -187,7 +187,7 @@ _SWITCHES = (
 
 def cause(said: str) -> LaunchError | MachineError:
     """Why bubblewrap did not build a sandbox, from what it wrote to its stderr."""
-    text = said.strip().removeprefix("bwrap: ") or "it said nothing"
+    text = said.strip().removeprefix("bwrap: ")
     if any(sign in text for sign in _NO_NAMESPACES):
         return MachineError(f"cannot be started: bubblewrap may not make namespaces here ({text})", remedy=_SWITCHES)
     if "mount proc" in text:

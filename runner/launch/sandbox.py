@@ -36,12 +36,14 @@ from runner.launch.shim_client import Job, ShimConnection
 from runner.launch.tree import descendants_of
 from runner.plan.identity import instance_gid, instance_uid, usable_ids
 from runner.plan.limits import rlimits
+from runner.plan.restart import describe
 from runner.spec.model import Home, Processor
 from runner.spec.visible import SYSTEM_FOLDERS
 
 _SPARE_PIDS = 3  # the outer shim, bwrap, the inner shim
 _CHANNEL, _SHIM, _FIRST_FILE = 3, 4, 5
 _LONGEST_SAID_BYTES = 4096
+_KILLED = 128 + signal.SIGKILL  # bwrap's exit status when PID 1 of its sandbox was killed
 _LONGEST_TRY_S = 20.0
 _MFD_EXEC = 0x10  # memfd_create(2), Linux 6.3
 _INSTALL = (
@@ -219,11 +221,13 @@ class SandboxHandle(Handle):
             return LaunchError(f"cannot be started: {ended.note}")
         if self._outer.shim_died:
             return ShimLostError("cannot be started: its shim has died")
+        if ended.signal == signal.SIGKILL or ended.code == _KILLED:
+            return ShimLostError("cannot be started: its sandbox was killed")
         try:
             said = os.read(self._said, _LONGEST_SAID_BYTES).decode(errors="replace")
         except BlockingIOError:
             said = ""
-        return bubblewrap.cause(said)
+        return bubblewrap.cause(said or f"nothing, and ended: {describe(ended)}")
 
     def _seen_as(self, inside: int) -> int:
         """The process id out here of the program that has the id `inside` in there; 0 when it has ended."""

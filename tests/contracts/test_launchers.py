@@ -336,6 +336,7 @@ asyncio.run(main())
         assert runner.stdout.readline() == b"up\n"
         runner.kill()
         within(10, lambda: runner.stdout is not None and runner.stdout.read() == b"")
+    CgroupHome.find().sweep()
 
 
 def within(limit_s: float, condition: Callable[[], bool]) -> None:

@@ -211,7 +211,6 @@ def test_the_user_is_in_the_small_passwd() -> None:
         ("bwrap: Can't create file at /usr/x: Read-only file system", LaunchError, "no place to mount at"),
         ("bwrap: Unknown option --as-pid-1", MachineError, "too old"),
         ("bwrap: something new", LaunchError, "says: something new"),
-        ("", LaunchError, "it said nothing"),
     ],
 )
 def test_what_bubblewrap_says_becomes_a_cause(said: str, kind: type[Exception], words: str) -> None:
