@@ -1,16 +1,18 @@
 """Kills programs of a running pipeline at random moments of a seeded generator, then compares what came with what went.
 
 A run is source -> victim -> sink: numbered messages until a file appears, a program that answers each with itself, a
-file. Only processes below the runner that run exactly the victim's command are killed, through a pidfd.
+file. Only processes that run exactly the victim's command are killed, through a pidfd: those below the runner, or, for
+a container, those that `find` finds. How else a victim can come to its end is in `deaths`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,10 @@ def seed() -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run and how often it is killed; `pause_s` bounds the random time between two kills."""
+    """What is run and how often it is killed; `pause_s` bounds the random time between two kills.
+
+    `more` are further keys of the victim; `home` goes to `connector run --home`.
+    """
 
     seed: int
     kills: int
@@ -49,6 +54,11 @@ class Plan:
     pause_s: float = 0.05
     rate_per_s: int = RATE_PER_S
     more: dict[str, Any] = field(default_factory=dict)
+    home: str | None = None
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name or ' '.join(self.command[-2:])[-60:]} {self.codec} x{self.replicas}"
 
 
 @dataclass(frozen=True)
@@ -83,17 +93,52 @@ class Outcome:
 
 def run_kills(connector: Connector, plan: Plan) -> Outcome:
     """Run the pipeline, kill the victim `plan.kills` times, let it finish, compare."""
+    with running_pipeline(connector, plan, "--quiet") as run:
+        return run.kill_all(Killer(run.running, plan, random.Random(plan.seed)))
+
+
+@dataclass
+class Run:
+    """A pipeline under way: source -> victim -> sink, until `stop` is there."""
+
+    running: Running
+    plan: Plan
+    stop: Path
+    total: Path
+    out: Path
+
+    def kill_all(self, killer: Killer) -> Outcome:
+        """Have the killer do its work, let it finish, compare."""
+        self.begun()
+        return self.finish(sum(killer.kill_one() for _ in range(self.plan.kills)))
+
+    def begun(self) -> None:
+        """Wait for the first message at the sink."""
+        until(lambda: self.running.process.poll() is not None or self.arrived(), "a first message", FINISH_LIMIT_S)
+
+    def arrived(self) -> int:
+        """How many bytes the sink has."""
+        return self.out.stat().st_size if self.out.exists() else 0
+
+    def finish(self, kills: int) -> Outcome:
+        """Let it finish after so many kills, compare."""
+        self.stop.touch()
+        result = self.running.finish(FINISH_LIMIT_S)
+        outcome = compare(result, self.plan, _sent(self.total, result), self.out, kills)
+        print(f"{self.plan}: {outcome.summary()}")
+        return outcome
+
+
+@contextlib.contextmanager
+def running_pipeline(
+    connector: Connector, plan: Plan, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator[Run]:
+    """Start the pipeline of a plan."""
     folder = connector.folder
     stop, total, out = folder / "stop", folder / "total", folder / "out"
-    with connector.start(_pipeline(plan, stop, total, out), "--quiet") as running:
-        killer = Killer(running, plan, random.Random(plan.seed))
-        until(lambda: running.process.poll() is not None or (out.exists() and out.stat().st_size), "a first message")
-        kills = sum(killer.kill_one() for _ in range(plan.kills))
-        stop.touch()
-        result = running.finish(FINISH_LIMIT_S)
-    outcome = compare(result, plan, _sent(total, result), out, kills)
-    print(f"{' '.join(plan.command[-2:])[-60:]} {plan.codec} x{plan.replicas}: {outcome.summary()}")
-    return outcome
+    home = () if plan.home is None else ("--home", plan.home)
+    with connector.start(_pipeline(plan, stop, total, out), *home, *options, environment=environment) as running:
+        yield Run(running, plan, stop, total, out)
 
 
 def _sent(total: Path, result: Result) -> int:
@@ -115,33 +160,40 @@ def _pipeline(plan: Plan, stop: Path, total: Path, out: Path) -> dict[str, Any]:
         "replicas": plan.replicas,
         "restart": {"backoff": "0s", "limit": f"{10 * plan.kills + 100} in 60s"},
     }
+    shown = {} if plan.home is None else {"mounts": [f"{out.parent}:rw"]}
     return chain(
-        source={"command": writing, "codec": plan.codec},
+        source={"command": writing, "codec": plan.codec} | shown,
         victim=victim | plan.more,
-        sink={"command": sink(out), "codec": plan.codec},
+        sink={"command": sink(out), "codec": plan.codec} | shown,
     )
 
 
 Kill = Callable[[psutil.Process, list[str]], bool]
+Find = Callable[[list[str]], list[psutil.Process]]
 
 
 @dataclass
 class Killer:
-    """Kills one victim after another; `kill` does it and says whether it hit. `hit` are those that have been."""
+    """Kills one victim after another; `kill` does it and says whether it hit. `hit` are those that have been.
+
+    `find` finds the living ones; None: they are below the runner.
+    """
 
     running: Running
     plan: Plan
     chance: random.Random
     kill: Kill = kill_exactly
+    find: Find | None = None
     hit: set[psutil.Process] = field(default_factory=set)
 
     def kill_one(self) -> bool:
         """Wait a random time, then kill one of the living victims, none twice; False when the run is over."""
         time.sleep(self.chance.uniform(0, self.plan.pause_s))
+        find = self.find or self.running.programs
         deadline = time.monotonic() + KILL_LIMIT_S
         while self.running.process.poll() is None:
             assert time.monotonic() < deadline, f"no victim for {KILL_LIMIT_S} s:\n{self.running.output()}"
-            living = [each for each in self.running.programs(self.plan.command) if each not in self.hit]
+            living = [each for each in find(self.plan.command) if each not in self.hit]
             if not living:
                 continue
             chosen = self.chance.choice(living)
@@ -197,18 +249,12 @@ class ReadByKilled:
 
 def run_counted_kills(connector: Connector, plan: Plan) -> tuple[Outcome, int]:
     """`run_kills` for a `counted` program under `stream`; also how many messages its killed runs had read."""
-    folder = connector.folder
-    stop, total, out, counts = folder / "stop", folder / "total", folder / "out", folder / "counts"
+    counts = connector.folder / "counts"
     counts.mkdir()
     plan = Plan(**{**vars(plan), "command": [*plan.command, str(counts)], "contract": "stream"})
     framed_bytes = len(frame(message(1, SIZE_BYTES, plan.codec), plan.codec))
     read = ReadByKilled(counts, framed_bytes)
-    with connector.start(_pipeline(plan, stop, total, out), "--quiet") as running:
-        killer = Killer(running, plan, random.Random(plan.seed), read.kill)
-        until(lambda: running.process.poll() is not None or (out.exists() and out.stat().st_size), "a first message")
-        kills = sum(killer.kill_one() for _ in range(plan.kills))
-        stop.touch()
-        result = running.finish(FINISH_LIMIT_S)
-    outcome = compare(result, plan, _sent(total, result), out, kills)
-    print(f"stream {plan.codec} x{plan.replicas}: {outcome.summary()}, {sum(read.runs)} read by killed runs")
+    with running_pipeline(connector, plan, "--quiet") as run:
+        outcome = run.kill_all(Killer(run.running, plan, random.Random(plan.seed), read.kill))
+    print(f"stream: {sum(read.runs)} read by killed runs")
     return outcome, sum(read.runs)
