@@ -65,9 +65,7 @@ class Box:
         if exited.ok or self._released:
             return exited
         if exited.code is None and exited.signal is None:
-            short = (
-                self._oom_kills() or 0
-            ) > self._kills  # its control group is still there; the engine hears it later
+            short = (self._oom_kills() or 0) > self._kills  # its control group is there yet; the engine is told later
             await self.gone()
             return await self._explain(exited, spec, short=short)
         return replace(exited, note=_short_of_memory(spec)) if await self._oom_killed(exited) else exited
