@@ -470,6 +470,27 @@ def test_bubblewraps_that_make_no_sandbox(
     assert (found.problem, found.disable_userns) == (problem, False)
 
 
+@needs_root
+def test_bubblewrap_is_tried_as_somebody_else(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if kernel.own_ids() is None:
+        pytest.skip("this root may become nobody else")
+    program(open_folder, "echo $(id -u) $(id -g) $(id -G) >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{open_folder}:/usr/bin:/bin")
+    uid, gid = kernel.own_ids() or (0, 0)
+    assert uid > 65535
+    assert tries.bubblewrap(tries.shim()).problem == f"{uid} {gid} {gid}"
+
+
+def test_an_old_bubblewrap_works_and_cannot_forbid_more(
+    bubblewrap: str, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = 'case " $* " in *" --disable-userns "*) echo "bwrap: Unknown option --disable-userns" >&2; exit 1;; esac'
+    program(open_folder, f'{old}\nexec {bubblewrap} "$@"')
+    monkeypatch.setenv("PATH", f"{open_folder}:/usr/bin:/bin")
+    found = tries.bubblewrap(tries.shim())
+    assert (found.path, found.problem, found.disable_userns) == (str(open_folder / "bwrap"), None, False)
+
+
 def test_a_bubblewrap_that_hangs_is_ended(open_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(open_folder, "exec sleep 60")
     monkeypatch.setenv("PATH", f"{open_folder}:/usr/bin:/bin")
@@ -592,6 +613,15 @@ def test_folders_too_deep_for_sockets_are_left_out(tmp_path: Path) -> None:
     assert found is not None
     assert not found[0].is_relative_to(deep)
     assert found[1] <= 107
+
+
+@needs_root
+def test_folders_of_others_are_left_out_for_sockets(open_folder: Path) -> None:
+    runtime = open_folder / "runtime"
+    (runtime / "connector").mkdir(parents=True)
+    found = gathered(*as_nobody(), XDG_RUNTIME_DIR=str(runtime))["surroundings"]["socket_folder"]
+    assert found is not None
+    assert not found.startswith(str(runtime))
 
 
 def test_where_nothing_can_be_written(bubblewrap: str) -> None:
