@@ -39,7 +39,8 @@ def generate(parts: Parts) -> str:
     if parts.packages:
         names = " ".join(map(shlex.quote, parts.packages))
         lines.append(
-            f"RUN apt-get update && apt-get install -y --no-install-recommends {names} && rm -rf /var/lib/apt/lists/*"
+            f"RUN apt-get update && apt-get install -y --no-install-recommends {names} "
+            "&& rm -rf /var/lib/apt/lists/* /var/cache/apt/*"
         )
     whole = f"COPY {CONTEXT} {FOLDER}/"
     if parts.install is None:
