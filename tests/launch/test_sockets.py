@@ -85,9 +85,13 @@ def test_who_waits_behind_the_first_is_turned_away(base: Path) -> None:
     async def test() -> None:
         door = SocketFolder.make({}).door()
         path = door.folder / "socket"
-        with connect(path), connect(path) as second, await door.first():
-            with contextlib.suppress(ConnectionResetError):
-                assert second.recv(10) == b""
+        with (
+            connect(path),
+            connect(path) as second,
+            await door.first(),
+            contextlib.suppress(ConnectionResetError),
+        ):
+            assert second.recv(10) == b""
         door.close()
 
     del base
