@@ -91,10 +91,10 @@ class Outcome:
         )
 
 
-def run_kills(connector: Connector, plan: Plan) -> Outcome:
-    """Run the pipeline, kill the victim `plan.kills` times, let it finish, compare."""
+def run_kills(connector: Connector, plan: Plan, find: Find | None = None) -> Outcome:
+    """Run the pipeline, kill the victim `plan.kills` times, let it finish, compare; `find`: see `Killer`."""
     with running_pipeline(connector, plan, "--quiet") as run:
-        return run.kill_all(Killer(run.running, plan, random.Random(plan.seed)))
+        return run.kill_all(Killer(run.running, plan, random.Random(plan.seed), find=find))
 
 
 @dataclass
