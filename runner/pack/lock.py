@@ -71,10 +71,8 @@ def locked(file: Path, pipeline: Pipeline) -> Pipeline:
     lock = read_lock(path)
     differences = verify(lock, pipeline)
     if differences:
-        raise LockError(
-            "\n  ".join([f"this is not what {path} was written for:", *map(str, differences)]),
-            remedy=f"if it is meant to be so: connector lock {file}",
-        )
+        lines = [f"this is not what {path} was written for:", *(f"  {each}" for each in differences)]
+        raise LockError("\n".join([*lines, f"  where that is meant to be so: connector lock {file}"]))
     return _pinned(lock, pipeline)
 
 
