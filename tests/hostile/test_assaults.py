@@ -25,6 +25,7 @@ from tests.hostile.outside import cpu_s
 from tests.hostile.programs.assaults import ESCAPES, SURVIVORS
 
 PIDS = 32
+INODES = 200_000
 HOST_PIDS = Path("/proc/self/ns/pid")
 GONE_WITHIN_S = 2.0
 STDERR_BYTES = 4 * MIB
@@ -79,7 +80,7 @@ def check_undisturbed(seen: Seen, code: int = 0, status: str = "completed") -> N
 
 @pytest.fixture(scope="module")
 def balloons(request: pytest.FixtureRequest) -> Iterator[Seen]:
-    """Three that take 160 MiB where 64 MiB are allowed."""
+    """Three that take 160 MiB where 64 MiB are allowed, and one that makes more files than fit into these."""
     need(request)
     with arena(request.param) as place:
         limits = {"memory": "64MiB", "cpus": 1}
@@ -87,9 +88,12 @@ def balloons(request: pytest.FixtureRequest) -> Iterator[Seen]:
             kind: place.placed(place.python("assaults", "balloon", kind, 160 * MIB), resources=limits)
             for kind in ("anonymous", "memfd", "children")
         }
+        files = place.python("assaults", "fill-inodes", "/tmp", INODES)
+        hostile["inodes"] = place.placed(files, resources=limits | {"disk": "16MiB"})
         with place.start(hostile) as running:
             place.until_up(running)
             place.go()
+            place.until(running, lambda: not place.pids("fill-inodes") or place.lines("inodes"), "files to be made")
             place.until(running, lambda: not place.pids("anonymous") and not place.pids("memfd"), "both to be killed")
             place.until(
                 running, lambda: not place.pids(" children") or place.lines("children"), "children to be killed"
@@ -117,6 +121,18 @@ def test_memory_is_counted_over_all_children(balloons: Seen) -> None:
     else:
         (said,) = balloons.place.lines("children")
         assert int(said.split()[0]) >= 1, said
+
+
+@walled("balloons")
+def test_files_without_bytes_are_bounded_as_well(balloons: Seen) -> None:
+    """By the file system itself, or as the memory that they take."""
+    ended = balloons.ended("inodes")
+    if ended["state"] == "failed":
+        assert "out of memory" in ended["cause"], ended
+    else:
+        (said,) = balloons.place.lines("inodes")
+        assert "No space left" in said, said
+        assert int(said.split()[0]) < INODES, said
 
 
 @walled("balloons")

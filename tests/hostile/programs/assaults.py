@@ -114,6 +114,26 @@ def balloon(kind: str, size: str) -> None:
     to_the_end()
 
 
+def fill_inodes(folder: str, count: str) -> None:
+    """COUNT empty files in FOLDER."""
+    first_line()
+    own = f"{folder}/{sys.argv[1]}"
+    os.mkdir(own)
+    made = 0
+    try:
+        for made in range(1, int(count) + 1):
+            os.close(os.open(f"{own}/{made}", os.O_WRONLY | os.O_CREAT))
+    except OSError as error:
+        say(f"{made - 1} files, then {error.strerror}")
+    else:
+        say(f"{made} files")
+    for number in range(made + 1):
+        with contextlib.suppress(OSError):
+            os.unlink(f"{own}/{number}")
+    os.rmdir(own)
+    to_the_end()
+
+
 def take(size: int) -> list[bytearray]:
     """So much memory, in pieces that are written to."""
     return [bytearray(b"x" * MIB) for _ in range(size // MIB)]
