@@ -200,7 +200,7 @@ class CgroupHome:
             held = frozenset(name for name in wanted if CONTROLLERS[name] in mounted.controllers)
             if mounted.version == 1 and held:
                 wanted -= held
-                path = next(paths[name] for name in mounted.controllers if name in paths)
+                path = next((paths[name] for name in mounted.controllers if name in paths), "/")
                 folder = own_folder(mounted, path) or Path(mounted.point)
                 if may_make_groups(folder):
                     places.append(Place(1, folder, held))

@@ -31,12 +31,14 @@ from runner.errors import LaunchError, MachineError, RunnerError
 from runner.events import Exited
 from runner.launch import bubblewrap
 from runner.launch.base import PROBE, Handle, LaunchContext, Launcher, LaunchRequest, ShimLostError
+from runner.launch.machine import gather_for
 from runner.launch.process import ProcessHandle, ProcessLauncher
 from runner.launch.shim_client import Job, ShimConnection
 from runner.launch.tree import descendants_of
 from runner.plan.identity import instance_gid, instance_uid, usable_ids
 from runner.plan.limits import rlimits
 from runner.plan.restart import describe
+from runner.plan.tiers import requirement
 from runner.spec.model import Home, Processor
 from runner.spec.visible import SYSTEM_FOLDERS
 
@@ -271,6 +273,11 @@ class SandboxLauncher(Launcher):
 
     async def prepare(self, specs: Sequence[Processor]) -> None:
         """See `Launcher`. One sandbox of each kind is really built."""
+        walled = [spec for spec in specs if spec.untrusted]
+        if walled:
+            facts = await asyncio.to_thread(gather_for, walled)
+            for problem in filter(None, (requirement(spec, facts) for spec in walled)):
+                raise problem
         self._look()
         kinds: dict[tuple[bool, bool], Processor] = {}
         for spec in specs:

@@ -48,7 +48,7 @@ io_cancel io_destroy io_getevents io_pgetevents io_setup io_submit remap_file_pa
 
 SHIM = """
 accept4 close close_range connect dup3 execve exit_group fchdir chdir fstat getpid getppid getdents64 kill lseek
-memfd_create mmap munmap openat pipe2 ppoll prctl prlimit64 read recvmsg rt_sigaction rt_sigprocmask sendmsg setgid
+memfd_create mmap munmap openat pipe2 ppoll prctl read recvmsg rt_sigaction rt_sigprocmask sendmsg setgid
 setgroups setpgid setresgid setresuid setsid setuid signalfd4 wait4 write
 """
 """What the inner shim needs under the filter."""
@@ -60,6 +60,9 @@ NONBLOCK_CLOEXEC = 0o2004000
 ARGUMENTS: list[tuple[str, tuple[int, ...], int]] = [
     ("clone", (THREAD,), ALLOW),
     ("clone", (17,), ALLOW),  # fork
+    ("prlimit64", (0, 7), ALLOW),  # its own; the shim's and glibc's setrlimit
+    ("prlimit64", (1, 7), REFUSED),  # those of PID 1, the shim
+    ("prlimit64", (1 << 32, 7), ALLOW),  # the kernel takes it for 0
     ("clone", (17 | HIGH,), ALLOW),
     *(("clone", (17 | flag,), REFUSED) for flag in (1 << 17, 1 << 25, 1 << 26, 1 << 27, NEW_USER, 1 << 29, NEW_NET)),
     ("clone", (17 | NEW_USER | HIGH,), REFUSED),
