@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -13,7 +14,6 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -110,9 +110,12 @@ def scratch(**config: Any) -> Layers:
     return Layers({"program": shim_path().read_bytes()}, (), {"Entrypoint": ["/program"], "Cmd": ["wrong"], **config})
 
 
-@contextmanager
-def registry(images: Mapping[str, Layers]) -> Iterator[str]:
-    """A registry on loopback that has these, by REPOSITORY:TAG; yields its HOST:PORT. (Engines trust loopback.)"""
+@contextlib.contextmanager
+def registry(images: Mapping[str, Layers], gate: threading.Event | None = None) -> Iterator[str]:
+    """A registry on loopback that has these, by REPOSITORY:TAG; yields its HOST:PORT. (Engines trust loopback.)
+
+    With `gate`, layers are not given out before it is set.
+    """
     blobs: dict[str, bytes] = {}
     manifests: dict[str, bytes] = {}
     for name, layers in images.items():
@@ -149,6 +152,8 @@ def registry(images: Mapping[str, Layers]) -> Iterator[str]:
             if self.path in manifests:
                 body, kind = manifests[self.path], "application/vnd.docker.distribution.manifest.v2+json"
             elif self.path.rpartition("/")[2] in blobs:
+                if gate is not None:
+                    gate.wait(LIMIT_S)
                 body, kind = blobs[self.path.rpartition("/")[2]], "application/octet-stream"
             elif self.path != "/v2/":
                 found = False
@@ -160,7 +165,8 @@ def registry(images: Mapping[str, Layers]) -> Iterator[str]:
             self.send_header("Docker-Content-Digest", f"sha256:{hashlib.sha256(body).hexdigest()}")
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body)
+                with contextlib.suppress(OSError):  # nobody wants it any more
+                    self.wfile.write(body)
 
         do_HEAD = do_GET  # noqa: N815 - the library's name
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -604,6 +605,32 @@ def test_an_image_is_fetched_once_with_progress(images: str) -> None:
             docker("rmi", "-f", name)
     refused(spec_of(missing, pull="missing"), MachineError, missing, "registry cannot be reached", "docker load")
     del images
+
+
+def test_a_download_can_be_broken_off(engine: str) -> None:
+    gate = threading.Event()
+    with registry({"test/small:1": small()}, gate) as host:
+        name = f"{host}/test/small:1"
+
+        async def test() -> None:
+            preparing = asyncio.create_task(_prepare(spec_of(name, pull="missing")))
+            await asyncio.wait({preparing}, timeout=0.5)
+            assert not preparing.done()
+            preparing.cancel()
+            done, _ = await asyncio.wait({preparing}, timeout=5)
+            assert done
+
+        try:
+            run(test)
+        finally:
+            gate.set()
+    del engine
+    docker("rmi", name, check=False)
+
+
+async def _prepare(spec: Processor) -> None:
+    async with launched(spec):
+        pass
 
 
 # -- what a dead runner leaves
