@@ -217,6 +217,17 @@ def test_an_untrusted_program_gets_a_new_sandbox_each_time() -> None:
     run(test)
 
 
+def test_an_untrusted_program_that_ended_by_itself_leaves_nothing_to_the_next() -> None:
+    async def test() -> None:
+        async with program(UNTRUSTED) as it:
+            await it.script("touch /tmp/x /dev/shm/x")
+            assert await it.end() == (0, None)
+            await it.script("ls /tmp /dev/shm | grep x")
+            assert await it.end() == (1, None)
+
+    run(test)
+
+
 def test_variables_of_an_untrusted_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/root/private/bin:/usr/bin:/bin")
     monkeypatch.setenv("LANG", "C.UTF-8")
