@@ -559,7 +559,8 @@ def test_a_root_with_few_users_gives_one_of_those() -> None:
 @as_root
 def test_where_nobody_may_make_user_namespaces_it_is_named() -> None:
     said = in_a_namespace("0 0 65536", last=True)
-    assert said.startswith("MachineError p: cannot be started: bubblewrap may not make namespaces here")
+    assert said.startswith("MachineError ")
+    assert "Creating new namespace failed" in said
     assert "user.max_user_namespaces" in said
 
 
