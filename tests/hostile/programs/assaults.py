@@ -107,6 +107,23 @@ def balloon(kind: str, size: str) -> None:
     to_the_end()
 
 
+def fill_folders(size: str, *folders: str) -> None:
+    """SIZE bytes into a file in each of FOLDERS; who it is, and what lay there."""
+    first_line()
+    say(f"user {os.getuid()} processor {os.environ['CONNECTOR_PROCESSOR']}")
+    for folder in folders:
+        written, found = 0, ""
+        try:
+            found = str(os.listdir(folder))
+            with open(f"{folder}/filled", "wb", buffering=0) as out:
+                while written < int(size):
+                    written += out.write(b"x" * (64 << 10))
+        except OSError as error:
+            found += f" {error.strerror}"
+        say(f"{folder}: {written} {found}")
+    to_the_end()
+
+
 def child_that_takes(size: int) -> int:
     """A child that takes so much and keeps it; the descriptor on which it says so, or which just ends."""
     reading, writing = os.pipe()
