@@ -56,7 +56,7 @@ def test_ready_and_live(connector: Connector, tmp_path: Path, wall: dict[str, An
         "command": [python, "-c", SERVER.format(port=8123)],
         "contract": "one-to-one",
         "ready": {**looked_at, "every": "20ms", "timeout": "20s"},
-        "live": {**looked_at, "every": "50ms", "failures": 5},
+        "live": {**looked_at, "every": "100ms", "failures": 30},  # a program that ends answers no more
         **wall,
     }
     source = [sys.executable, "-c", "import time\nfor n in range(20): print(n, flush=True); time.sleep(0.02)"]
