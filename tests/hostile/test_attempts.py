@@ -25,7 +25,7 @@ from tests.conftest import has_image, without
 from tests.e2e.connector import Result, Running, check_ledger
 from tests.hostile import outside
 from tests.hostile.calls import SOURCE, build_attempt
-from tests.hostile.harness import HOMES, MIB, Arena, Spec, answers, arena, failure, need, walled
+from tests.hostile.harness import HOMES, MIB, Arena, Spec, answers, arena, failure, need, private_folders, walled
 from tests.hostile.programs.attempts import ATTEMPTS
 
 ENGINE_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock")
@@ -129,6 +129,7 @@ def facts(place: Arena, running: Running, aims: Targets) -> dict[str, Any]:
     shims = [pid for pid in [process.pid for process in running.family()] if is_shim(pid)]
     neighbours = [process.pid for process in running.family() if process.pid not in {*hostile, *bystanders, *shims}]
     held = outside.unix_sockets_of([running.pid, *shims, *(outside.parent(pid) for pid in bystanders)])
+    held += [str(door / "socket") for folder in private_folders(running.pid) for door in folder.iterdir()]
     process = place.home == "process"
     system, fill = place.folder / "system", place.folder / "fill"
     return {
