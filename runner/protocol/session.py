@@ -39,7 +39,7 @@ class Session:
         self._states = 0
         self._confirmed = 0
         self._token = 0
-        self._waits_for_pong = False
+        self.waits_for_pong = False
 
     # -- from the processor
 
@@ -109,9 +109,9 @@ class Session:
             case State(number):
                 return self._state(number)
             case Pong(token):
-                if not self._waits_for_pong or token != self._token:
+                if not self.waits_for_pong or token != self._token:
                     return "wrong-pong", f"`pong` {token} answers no ping"
-                self._waits_for_pong = False
+                self.waits_for_pong = False
             case End():
                 self.phase = Phase.ENDED
         return None
@@ -177,8 +177,8 @@ class Session:
 
     def ping(self) -> list[Buffer]:
         """Only while nothing is in flight, and one at a time."""
-        assert not self._waits_for_pong
-        self._waits_for_pong = True
+        assert not self.waits_for_pong
+        self.waits_for_pong = True
         self._token += 1
         return encoder.ping(self._token)
 
