@@ -25,15 +25,21 @@ class Phase(Enum):
 
 
 class Session:
-    """Checks what comes in, makes what goes out. Uncommitted outputs are the caller's to keep."""
+    """Checks what comes in, makes what goes out. Uncommitted outputs are the caller's to keep.
 
-    def __init__(self, *, reads: Collection[str], writes: Collection[str], max_payload_bytes: int) -> None:
+    `no_states` says why this program may not be stateful; None: it may.
+    """
+
+    def __init__(
+        self, *, reads: Collection[str], writes: Collection[str], max_payload_bytes: int, no_states: str | None = None
+    ) -> None:
         self.phase = Phase.OPENING
         self.stateful = False
         self.deliveries = Deliveries()
         self._decoder = Decoder(writes, max_payload_bytes)
         self._max_payload_bytes = max_payload_bytes
         self._reading = set(reads)
+        self._no_states = no_states
         self._rescued: list[Frame] = []
         self._checked = 0
         self._states = 0
@@ -121,6 +127,8 @@ class Session:
             return "twice-ready", "a second `ready`"
         if frame.version != VERSION:
             return "wrong-version", f"it speaks version {frame.version} of the protocol"
+        if frame.stateful and self._no_states is not None:
+            return "not-stateful", f"it wants to keep state, and may not: {self._no_states}"
         self.phase = Phase.OPEN
         self.stateful = frame.stateful
         return None
