@@ -17,12 +17,11 @@ from tests.hostile.test_assaults import Seen, check_undisturbed, harmful, seen
 
 pytestmark = pytest.mark.engine
 
-VOLUMES = ("/data", "/.connector", "/var/lib")
+VOLUMES = ("/var/tmp", "/.connector", "/var/lib")  # the first is one that everybody may write
 TITLE = "\x1b]0;pwned\x07\u009b31m\u202egnp.exe\u2066"
 
 GREEDY = f"""
 FROM {IMAGE}
-RUN mkdir /data && chmod 777 /data
 VOLUME {json.dumps(VOLUMES)}
 USER root
 ENV LD_PRELOAD=/nowhere.so CONNECTOR_PROCESSOR=source HOME=/root
@@ -66,7 +65,7 @@ def demanding(images: dict[str, str]) -> Iterator[Seen]:
     """The one that wants volumes, root and a health check; and the one whose program has an odd name."""
     with arena("container") as place:
         volumes = set(docker("volume", "ls", "--quiet").split())
-        python, *words = place.python("assaults", "fill-folders", 32 * MIB, "/data", "/.connector", "/var/lib", "/tmp")
+        python, *words = place.python("assaults", "fill-folders", 32 * MIB, *VOLUMES, "/tmp")
         limits = {"disk": "4MiB"}
         greedy = place.placed(words, image=images["greedy"], entrypoint=[python], resources=limits)
         odd: dict[str, Any] = {**place.placed([]), "image": images["odd"]}

@@ -15,6 +15,7 @@ import fcntl
 import json
 import os
 import platform
+import select
 import signal
 import sys
 import time
@@ -164,14 +165,14 @@ def take(size: int) -> list[bytearray]:
 
 
 def spin(count: str, seconds: str) -> None:
-    """COUNT processes that do nothing but count, for SECONDS."""
+    """COUNT processes that do nothing but count, for SECONDS or to the end of their input."""
     first_line()
     say("spinning")
     until = time.monotonic() + float(seconds)
     for _ in range(int(count) - 1):
         if os.fork() == 0:
             break
-    while time.monotonic() < until:
+    while time.monotonic() < until and not select.select([0], [], [], 0)[0]:
         sum(range(10_000))
     if os.getpid() != MAIN:
         os._exit(0)
