@@ -40,6 +40,10 @@ class Reader(ABC):
     processor: str
     codec: Codec
     account: Account
+    number: int = 0
+    """That of the first message of the batch that `take` returned last, from 1."""
+    claims: bool = False
+    """Whether what is taken is to be on record as handed out before anybody gets it; set by who reads, once."""
     on_data: Callable[[], None]
     """Called when messages came or the channel ended; set by who reads."""
 
@@ -69,9 +73,27 @@ class Reader(ABC):
     ) -> Batch | None:
         """The next messages, in order; None when nothing is queued.
 
-        Without bounds it is whatever the channel has in one piece. With bounds the batch fits them, but for a first
+        `number` says which those are. Without bounds it is whatever the channel has in one piece. With bounds the batch fits them, but for a first
         message that is longer than `most_bytes`; one that is longer than `never_over` bytes stays where it is (None).
         """
+
+    def acknowledge(self, number: int, messages: int) -> None:
+        """The messages from `number` on are done with (contracts that answer)."""
+        del number
+        self.account.acknowledged += messages
+
+    def was_read(self, messages: int, *, handled: bool) -> None:
+        """A program under `stream` has read so many of what was taken: acknowledged where `handled`, else indeterminate.
+
+        Which ones nobody needs to know: none of them is ever sent again.
+        """
+        if handled:
+            self.account.acknowledged += messages
+        else:
+            self.account.indeterminate += messages
+
+    def came_back(self, number: int, messages: int) -> None:
+        """The messages from `number` on were taken and not read; who took them hands them out again."""
 
     @abstractmethod
     def leave(self) -> None:

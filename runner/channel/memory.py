@@ -36,6 +36,7 @@ class MemoryReader(Reader):
         self._batches: deque[Batch] = deque()
         self._queued_messages = 0
         self._queued_bytes = 0
+        self._taken = 0
         self._left = False
 
     @property
@@ -135,6 +136,8 @@ class MemoryReader(Reader):
         was_full = self._queued_bytes >= self._home.capacity_bytes
         self._queued_messages -= batch.count
         self._queued_bytes -= batch.size_bytes
+        self.number = self._taken + 1
+        self._taken += batch.count
         if was_full:
             self._home.room()
         return batch
