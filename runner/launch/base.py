@@ -53,8 +53,8 @@ class LaunchRequest:
 class Handle(ABC):
     """One started thing. All methods are called on the event loop's thread."""
 
-    checks_inside: ClassVar[bool] = False
-    """Whether files, addresses and URLs of its checks are looked at from inside of it, by `probe`."""
+    checks_inside: frozenset[str] = frozenset()
+    """Which kinds of checks ("file", "tcp", "http") are looked at from inside of it, by `probe`."""
 
     @abstractmethod
     async def start(self, request: LaunchRequest) -> int:
@@ -93,6 +93,10 @@ class Handle(ABC):
     async def close(self) -> None:
         """Kill the tree and let go of everything. May be called more than once, and at any time."""
 
+
+FROM_INSIDE = frozenset({"file", "tcp", "http"})
+FILES_INSIDE = frozenset({"file"})
+"""`Handle.checks_inside` of one with a network of its own, and of one that shares the machine's."""
 
 PROBE = "connector-probe"
 """The first word of a probe that the shim's own prober is to make: ("connector-probe", "tcp", "127.0.0.1:80")."""

@@ -23,7 +23,7 @@ from runner.launch.sockets import Door
 from runner.spec.model import Processor
 from runner.units import format_size
 
-_FIRST_WORD_S = 10.0
+_FIRST_WORD_S = 30.0
 _LOOK_EVERY_S = 1.0
 _LONGEST_END_S = 10.0
 _KILLED = 128 + signal.SIGKILL

@@ -20,7 +20,7 @@ from typing import Any
 from runner.errors import BugError, LaunchError, MachineError
 from runner.events import Exited, Progress, Warned
 from runner.launch import sockets
-from runner.launch.base import Handle, LaunchContext, Launcher, LaunchRequest, ShimLostError
+from runner.launch.base import FILES_INSIDE, FROM_INSIDE, Handle, LaunchContext, Launcher, LaunchRequest, ShimLostError
 from runner.launch.box import Box, open_box
 from runner.launch.engine import Engine, EngineAwayError, EngineRefusedError, Throttle
 from runner.launch.machine import gather
@@ -45,9 +45,8 @@ _LONGEST_KILL_S = 10.0
 class ContainerHandle(Handle):
     """See the module. At most one container at a time; one that is done with is removed while the next one starts."""
 
-    checks_inside = True
-
     def __init__(self, launcher: ContainerLauncher, spec: Processor, replica: int) -> None:
+        self.checks_inside = FILES_INSIDE if spec.network == "host" else FROM_INSIDE
         self._launcher = launcher
         self._spec = spec
         self._replica = replica

@@ -30,7 +30,16 @@ from pathlib import Path
 from runner.errors import LaunchError, MachineError, RunnerError
 from runner.events import Exited
 from runner.launch import bubblewrap
-from runner.launch.base import PROBE, Handle, LaunchContext, Launcher, LaunchRequest, ShimLostError
+from runner.launch.base import (
+    FILES_INSIDE,
+    FROM_INSIDE,
+    PROBE,
+    Handle,
+    LaunchContext,
+    Launcher,
+    LaunchRequest,
+    ShimLostError,
+)
 from runner.launch.machine import gather_for
 from runner.launch.process import ProcessHandle, ProcessLauncher
 from runner.launch.shim_client import Job, ShimConnection
@@ -65,9 +74,8 @@ class Identity:
 class SandboxHandle(Handle):
     """See the module. A trusted program is started again in its sandbox, an untrusted one in a new one each time."""
 
-    checks_inside = True
-
     def __init__(self, launcher: SandboxLauncher, spec: Processor, identity: Identity, outer: ProcessHandle) -> None:
+        self.checks_inside = FILES_INSIDE if spec.network == "host" else FROM_INSIDE
         self._launcher = launcher
         self._spec = spec
         self._identity = identity

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from runner.errors import MachineError
+from runner.observe.sanitize import json_safe
 from runner.supervise.snapshot import RunReport
 
 _OPEN_STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/self/fd/")
@@ -29,8 +30,8 @@ _REMEDIES = {
 
 
 def encode_report(report: RunReport) -> bytes:
-    """The report as indented JSON with a newline at its end."""
-    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+    """The report as indented JSON with a newline at its end; harmless to show, as causes quote programs and images."""
+    return msgspec.json.format(json_safe(msgspec.json.encode(report).decode()), indent=2).encode() + b"\n"
 
 
 def check_writable(path: Path | str) -> None:

@@ -146,7 +146,10 @@ class Attempt:
         """Run the program once, to its settled end."""
         try:
             try:
-                self.pid = await self._handle.start(self._request)
+                self.pid = await self._started()
+                if self.pid is None:
+                    why, final = self._broken.result()
+                    return RunOutcome(None, why=why, final=final, asked=self.asked)
             except ShimLostError:
                 return RunOutcome(Exited(None, None), asked=self.asked)
             except RunnerError as error:
@@ -163,6 +166,18 @@ class Attempt:
         finally:
             self._cancel_timer()
             self.ports.abandon()  # nothing is left of them, unless it was not started or the run is broken off
+
+    async def _started(self) -> int | None:
+        """Start the program, which may take long (an engine that is away); None when it is not wanted any more."""
+        starting = asyncio.ensure_future(self._handle.start(self._request))
+        waited: set[asyncio.Future[Any]] = {starting, self._broken}
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not starting.done():
+                starting.cancel()
+                await asyncio.wait({starting})
+        return None if starting.cancelled() else starting.result()
 
     async def _health(self) -> None:
         check = self._spec.ready

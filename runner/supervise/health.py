@@ -67,7 +67,7 @@ class Prober:
         if isinstance(value, tuple):
             exited = await self._handle.probe(value)
             return None if exited.ok else f"{value[0]} ended with {describe(exited)}"
-        if self._handle.checks_inside:
+        if check.kind in self._handle.checks_inside:
             exited = await self._handle.probe((PROBE, check.kind, value))
             return None if exited.ok else _NOT_THERE[check.kind].format(value)
         if check.kind == "file":

@@ -169,7 +169,7 @@ class Arena:
             if running.process.poll() is not None and not condition():
                 raise AssertionError(f"the run ended before {what}: {running.finish()}")
             assert time.monotonic() < due, f"{within_s} s in vain for {what}\n{running.output()[-4000:]}"
-            time.sleep(0.005)
+            time.sleep(0.02)  # each look goes through /proc
 
     def until_told(self, running: Running, name: str, line: str) -> None:
         """Wait until a hostile processor has said this."""

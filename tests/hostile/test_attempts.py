@@ -13,7 +13,7 @@ import platform
 import re
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from tests.conftest import has_image, without
 from tests.e2e.connector import Result, Running, check_ledger
 from tests.hostile import outside
 from tests.hostile.calls import SOURCE, build_attempt
-from tests.hostile.harness import HOMES, MIB, Arena, answers, arena, failure, need, walled
+from tests.hostile.harness import HOMES, MIB, Arena, Spec, answers, arena, failure, need, walled
 from tests.hostile.programs.attempts import ATTEMPTS
 
 ENGINE_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock")
@@ -113,17 +113,13 @@ class Targets:
 
 
 @contextlib.contextmanager
-def targets(place: Arena) -> Iterator[Targets]:
+def targets(place: Arena, container: outside.ContainerListener | None) -> Iterator[Targets]:
     with contextlib.ExitStack() as stack:
         victim = outside.Victim(place.canary.parent / "victim-files", place.token)
         stack.callback(victim.close)
         listeners = outside.Listeners(place.sockets)
         stack.callback(listeners.close)
         segment, file = stack.enter_context(outside.shared_memory(place.token))
-        container = None
-        if shutil.which("docker") and has_image(outside.IMAGE):
-            container = outside.ContainerListener()
-            stack.callback(container.close)
         yield Targets(victim, listeners, segment, file, container)
 
 
@@ -196,18 +192,34 @@ def digest_of_shim() -> str:
     return hashlib.sha256(shim_path().read_bytes()).hexdigest()
 
 
-def run(home: str, **loosened: Any) -> Told:
-    """All attempts in one run."""
+LIMITS = {"disk": "16MiB", "memory": "256MiB", "cpus": 1}
+
+
+def run(
+    home: str,
+    *,
+    only: Collection[str] = NAMES,
+    loosened: Callable[[Arena], Spec] | None = None,
+    container: outside.ContainerListener | None = None,
+) -> Told:
+    """All attempts, or some, in one run; `loosened` gives keys that are put over those of the hostile processor.
+
+    Without `container` there is none to connect to.
+    """
+    came = container.came if container is not None else 0
     with arena(home) as place:
         build(place)
-        with targets(place) as aims:
-            skipped = aims.skipped() | (set(UNSAFE) if home == "process" else set())
-            hostile = place.placed(place.python("attempts", ",".join(sorted(skipped)) or "-"))
-            hostile |= {"resources": {"disk": "16MiB", "memory": "256MiB", "cpus": 1}} if home != "process" else {}
+        with targets(place, container) as aims:
+            skipped = NAMES - set(only) | aims.skipped() | (set(UNSAFE) if home == "process" else set())
+            hostile = place.placed(place.python("attempts", ",".join(sorted(skipped))))
+            if home != "process":
+                hostile["resources"] = LIMITS
+            if loosened is not None:
+                hostile |= loosened(place)
             before = digest_of_shim()
             asleep = ["sh", "-c", "cat > /dev/null; exit", f"bystander-{place.mark}"]
             bystander = place.placed(asleep, reads="facts", env={"HELD": place.token})
-            with place.start({"hostile": hostile | loosened}, more={"bystander": bystander}) as running:
+            with place.start({"hostile": hostile}, more={"bystander": bystander}) as running:
                 place.until_up(running)
                 place.until(running, lambda: place.pids("attempts.py") and place.pids("bystander-"), "both programs")
                 uids = {Path(f"/proc/{pid}").stat().st_uid for pid in place.pids("attempts.py")}
@@ -224,7 +236,7 @@ def run(home: str, **loosened: Any) -> Told:
                 result=result,
                 victim_signals={each.name: aims.victim.signals(each) for each in (signal.SIGUSR1, signal.SIGURG)},
                 victim_unharmed=aims.victim.unharmed,
-                came=aims.listeners.came | {"container": aims.container.came if aims.container else 0},
+                came=aims.listeners.came | {"container": container.came - came if container else 0},
                 shim_before=before,
                 shim_after=digest_of_shim(),
                 hostile_uids=uids,
@@ -235,12 +247,25 @@ def run(home: str, **loosened: Any) -> Told:
 
 
 @pytest.fixture(scope="module")
-def attempted(request: pytest.FixtureRequest) -> Told:
+def container() -> Iterator[outside.ContainerListener | None]:
+    """Another container, which listens; None without an engine."""
+    if shutil.which("docker") is None or not has_image(outside.IMAGE):
+        yield None
+        return
+    listening = outside.ContainerListener()
+    try:
+        yield listening
+    finally:
+        listening.close()
+
+
+@pytest.fixture(scope="module")
+def attempted(request: pytest.FixtureRequest, container: outside.ContainerListener | None) -> Told:
     """The run of a home."""
     if request.param == "process" and os.geteuid() != 0:
         pytest.skip("without root, users hold what walls are to hold, so nothing is proved")
     need(request)
-    return run(request.param)
+    return run(request.param, container=container)
 
 
 walls = walled("attempted")

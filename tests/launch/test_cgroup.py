@@ -240,6 +240,21 @@ def test_all_in_a_group_are_killed(home: CgroupHome) -> None:
         assert started.wait(10) == -signal.SIGKILL
 
 
+def test_one_that_is_always_another_process_is_killed(home: CgroupHome) -> None:
+    """It forks and leaves, again and again: whoever only kills what was seen comes too late each time."""
+    chain = (
+        "import os\nprint('up', flush=True)\nfor _ in range(3000):\n    if os.fork(): os._exit(0)\n"
+        "print('survived', flush=True)"
+    )
+    with made(home, ALL) as group, waiting(sys.executable, "-S", "-c", chain) as started:
+        group.add(started.pid)
+        go(started)
+        assert started.stdout is not None
+        assert started.stdout.readline() == "up\n"
+        group.kill()
+        assert started.stdout.read() == ""
+
+
 def test_removing_kills_what_is_left(home: CgroupHome) -> None:
     group = home.make("run.p.1", ALL, spare_pids=0)
     assert group is not None

@@ -15,7 +15,7 @@ from docker.utils.build import PatternMatcher
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from runner.plan.content import ContentError, Ignored, entries_of, folder_digest, ignored_in
+from runner.plan.content import ContentError, Ignored, digest_of, entries_of, folder_digest, ignored_in
 
 
 @pytest.fixture
@@ -84,6 +84,11 @@ def test_what_an_image_would_see_counts(folder: Path, change: Callable[[Path], o
     assert folder_digest(folder) == before
     change(folder)
     assert folder_digest(folder) != before
+
+
+def test_no_two_lists_of_texts_are_the_same() -> None:
+    lists = [(), ("",), ("a", "b"), ("b", "a"), ("ab",), ("atextb",), ("a4:text1:b",), ("a", "b", "")]
+    assert len({digest_of((), *texts) for texts in lists}) == len(lists)
 
 
 def test_dockerignore_is_obeyed(folder: Path) -> None:

@@ -5,7 +5,7 @@ standard library; each is bounded in count, bytes and time by its own code: LIFE
 """
 
 # These speak to the system itself, by its own words.
-# ruff: noqa: PTH116, PTH123
+# ruff: noqa: PTH102, PTH106, PTH108, PTH110, PTH116, PTH123, PTH208
 
 from __future__ import annotations
 
@@ -91,17 +91,10 @@ def fork_bomb(count: str) -> None:
 def balloon(kind: str, size: str) -> None:
     """SIZE bytes of memory: its own ("anonymous"), of a file without a name ("memfd"), of four children at once."""
     first_line()
-    children = []
     if kind == "children":
-        for _ in range(4):
-            if (child := os.fork()) == 0:
-                signal.alarm(LIFE_S)
-                taken = take(int(size) // 4)
-                for_its_life()
-                del taken
-            children.append(child)
-        ended = [child for child in children if died(child)]
-        say(f"{len(ended)} of 4 children were killed")
+        full = [child_that_takes(int(size) // 4) for _ in range(4)]
+        killed = sum(not os.read(each, 1) for each in full)
+        say(f"{killed} of 4 children were killed")
     elif kind == "memfd":
         held = os.memfd_create("balloon")
         for _ in range(int(size) // MIB):
@@ -112,6 +105,37 @@ def balloon(kind: str, size: str) -> None:
         say("held")
         del kept
     to_the_end()
+
+
+def fill_folders(size: str, *folders: str) -> None:
+    """SIZE bytes into a file in each of FOLDERS; who it is, and what lay there."""
+    first_line()
+    say(f"user {os.getuid()} processor {os.environ['CONNECTOR_PROCESSOR']}")
+    for folder in folders:
+        written, found = 0, ""
+        try:
+            found = str(os.listdir(folder))
+            with open(f"{folder}/filled", "wb", buffering=0) as out:
+                while written < int(size):
+                    written += out.write(b"x" * (64 << 10))
+        except OSError as error:
+            found += f" {error.strerror}"
+        say(f"{folder}: {written} {found}")
+    to_the_end()
+
+
+def child_that_takes(size: int) -> int:
+    """A child that takes so much and keeps it; the descriptor on which it says so, or which just ends."""
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        signal.alarm(LIFE_S)
+        os.close(reading)
+        taken = take(size)
+        os.write(writing, b"f")
+        for_its_life()
+        del taken
+    os.close(writing)
+    return reading
 
 
 def fill_inodes(folder: str, count: str) -> None:
@@ -137,16 +161,6 @@ def fill_inodes(folder: str, count: str) -> None:
 def take(size: int) -> list[bytearray]:
     """So much memory, in pieces that are written to."""
     return [bytearray(b"x" * MIB) for _ in range(size // MIB)]
-
-
-def died(child: int) -> bool:
-    """Whether the child ends within some seconds."""
-    deadline = time.monotonic() + 3
-    while time.monotonic() < deadline:
-        if os.waitpid(child, os.WNOHANG)[0]:
-            return True
-        time.sleep(0.01)
-    return False
 
 
 def spin(count: str, seconds: str) -> None:
@@ -392,6 +406,21 @@ def outlives(then: str) -> None:
     say(f"{up} up")
     if then == "ends":
         os._exit(0)
+    to_the_end()
+
+
+def residue(folder: str) -> None:
+    """Leaves a file, a process and shared memory and fails; its second run looks what is left of the first."""
+    if os.environ["CONNECTOR_ATTEMPT"] == "1":
+        with open(f"{folder}/left", "w") as out:
+            out.write("left")
+        if os.fork() == 0:
+            by_daemon()
+        os.read(UP[0], 1)
+        os._exit(1)
+    first_line()
+    others = [name for name in os.listdir("/proc") if name.isdigit() and name not in ("1", str(os.getpid()))]
+    say(f"file {os.path.exists(f'{folder}/left')}, processes {len(others)}")
     to_the_end()
 
 
