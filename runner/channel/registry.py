@@ -14,6 +14,7 @@ ENTRY_POINT_GROUP = "connector.channels"
 _BUILT_IN = {
     "memory": ("runner.channel.memory", "MemoryChannel"),
     "pipe": ("runner.channel.pipe", "PipeChannel"),
+    "durable": ("runner.channel.durable", "DurableChannel"),
 }
 
 
