@@ -73,8 +73,9 @@ class Reader(ABC):
     ) -> Batch | None:
         """The next messages, in order; None when nothing is queued.
 
-        `number` says which those are. Without bounds it is whatever the channel has in one piece. With bounds the batch fits them, but for a first
-        message that is longer than `most_bytes`; one that is longer than `never_over` bytes stays where it is (None).
+        `number` says which those are. Without bounds it is whatever the channel has in one piece. With bounds the batch
+        fits them, but for a first message that is longer than `most_bytes`; one that is longer than `never_over` bytes
+        stays where it is (None).
         """
 
     def acknowledge(self, number: int, messages: int) -> None:
@@ -82,22 +83,33 @@ class Reader(ABC):
         del number
         self.account.acknowledged += messages
 
-    def was_read(self, messages: int, *, handled: bool) -> None:
-        """A program under `stream` has read so many of what was taken: acknowledged where `handled`, else indeterminate.
+    def passed(self, number: int, messages: int) -> None:  # noqa: B027 - most have nothing to do
+        """A program under `stream` has read the messages from `number` on; `was_read` tells later how that ended."""
 
-        Which ones nobody needs to know: none of them is ever sent again.
+    def was_read(self, messages: int, *, handled: bool) -> None:
+        """A program under `stream` has ended that had read so many: acknowledged if `handled`, else indeterminate.
+
+        Which ones nobody needs to know here: `passed` was told.
         """
         if handled:
             self.account.acknowledged += messages
         else:
             self.account.indeterminate += messages
 
-    def came_back(self, number: int, messages: int) -> None:
-        """The messages from `number` on were taken and not read; who took them hands them out again."""
+    def came_back(self, number: int, batch: Batch) -> bool:
+        """The messages of `batch`, from `number` on, were taken and not read.
+
+        Whether this reader hands them out again itself; else who took them does.
+        """
+        del number, batch
+        return False
 
     @abstractmethod
-    def leave(self) -> None:
-        """Want no more: what is queued, and whatever is published from now on, counts as unread and holds up nobody."""
+    def leave(self, *, for_good: bool = False) -> None:
+        """Want no more: what is queued, and whatever is published from now on, counts as unread.
+
+        It holds up nobody. Unless it is `for_good`, a durable channel keeps it for the next run.
+        """
 
 
 class Writer(ABC):
@@ -141,9 +153,19 @@ class Writer(ABC):
     def wanted(self) -> bool:
         """Whether any reader has not left."""
 
+    carried: int = 0
+    """How many messages this processor had published in an earlier part of the run, which was cut short."""
+    ended_before: bool = False
+    """Whether it had ended for good in that part."""
+    durable: bool = False
+    """Whether what is published outlives the runner."""
+
     @abstractmethod
-    def end(self) -> None:
-        """Nothing more comes from this processor. May be called more than once."""
+    def end(self, *, for_good: bool = False) -> None:
+        """Nothing more comes from this processor. May be called more than once.
+
+        `for_good`: it has ended as it should, so a durable channel puts that on record.
+        """
 
 
 class Channel(ABC):

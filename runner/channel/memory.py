@@ -142,8 +142,9 @@ class MemoryReader(Reader):
             self._home.room()
         return batch
 
-    def leave(self) -> None:
+    def leave(self, *, for_good: bool = False) -> None:
         """See `Reader`."""
+        del for_good
         if self._left:
             return
         self._left = True
@@ -226,8 +227,9 @@ class MemoryWriter(Writer):
         """See `Writer`."""
         return any(not reader.left for reader in self._channel.memory_readers)
 
-    def end(self) -> None:
+    def end(self, *, for_good: bool = False) -> None:
         """See `Writer`."""
+        del for_good
         if not self._ended:
             self._ended = True
             self._channel.writer_ended()

@@ -14,7 +14,6 @@ ENTRY_POINT_GROUP = "connector.channels"
 _BUILT_IN = {
     "memory": ("runner.channel.memory", "MemoryChannel"),
     "pipe": ("runner.channel.pipe", "PipeChannel"),
-    "durable": ("runner.channel.durable", "DurableChannel"),
 }
 
 
