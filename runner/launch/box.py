@@ -65,14 +65,18 @@ class Box:
         if exited.ok or self._released:
             return exited
         if exited.code is None and exited.signal is None:
-            short = (self._oom_kills() or 0) > self._kills  # its control group is there yet; the engine is told later
+            kills = self._oom_kills()  # before anything is waited for: its control group goes as well
             await self.gone()
-            return await self._explain(exited, spec, short=short)
+            return await self._explain(exited, spec, kills)
         return replace(exited, note=_short_of_memory(spec)) if await self._oom_killed(exited) else exited
 
-    async def _explain(self, exited: Exited, spec: Processor, *, short: bool) -> Exited:
-        """The end of a program whose container has ended under it: a note, and SIGKILL where it is its own fault."""
-        if short:
+    async def _explain(self, exited: Exited, spec: Processor, kills: int | None) -> Exited:
+        """The end of a program whose container has ended under it: a note, and SIGKILL where it is its own fault.
+
+        What the engine says of memory holds for all runs in a container, so it matters only where `kills`, the count
+        of those for want of memory, is not known, and none went before.
+        """
+        if kills is not None and kills > self._kills:
             return replace(exited, signal=int(signal.SIGKILL), note=_short_of_memory(spec))
         if self._stopped:
             return replace(exited, note="its container was stopped, by the engine or by somebody")
@@ -82,7 +86,7 @@ class Box:
             return replace(exited, note="its container ended with the engine")
         except MachineError as error:
             return replace(exited, note=f"its container has ended ({error.what})")
-        if state is not None and state.out_of_memory:
+        if state is not None and state.out_of_memory and kills is None and not self._kills:
             return replace(exited, signal=int(signal.SIGKILL), note=_short_of_memory(spec))
         own = spec.untrusted and not _ended_from_outside(state)  # or it might find a way to die for ever
         return replace(exited, signal=int(signal.SIGKILL) if own else None, note=_how_it_ended(state))

@@ -158,7 +158,9 @@ def of_sandboxes() -> tuple[Death, ...]:
     found = (
         *PROGRAM,
         Death(
-            "inner shim killed", killing(above(1), "/proc/self/fd/"), (f"{KILLED}, its sandbox was ended from inside",)
+            "inner shim killed",
+            killing(above(1), "/proc/self/fd/"),
+            (f"{KILLED}, its sandbox was ended from inside", EARLY),
         ),
         Death("bwrap killed", killing(above(2), "bwrap"), ("its sandbox was killed", EARLY), counts=False),
         Death("outer shim killed", killing(above(3), "connector-shim"), (EARLY,), counts=False),

@@ -36,12 +36,15 @@ static void swell(int number) {
 static void have_an_heir(void) {
     pid_t doomed = getpid();
     replace = 0;
-    if (fork() == 0) {
-        mark[0] = '-'; /* it is not found where victims are looked for */
+    mark[0] = '-'; /* from here on neither is found where victims are looked for */
+    pid_t heir = fork();
+    if (heir == 0) {
         setsid();
         kill(doomed, SIGKILL);
         return;
     }
+    if (heir < 0)
+        kill(doomed, SIGKILL);
     for (;;)
         pause();
 }

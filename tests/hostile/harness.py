@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 
+from runner.launch.sockets import bases
 from runner.plan.identity import instance_uid
 from tests.children.build import script, sink, source
 from tests.conftest import has_image, without
@@ -239,10 +240,10 @@ class Arena:
                 "--format",
                 "container {{.ID}}",
             ).split("\n")
-        found += [f"control group {path}" for path in Path("/sys/fs/cgroup").glob(f"*/**/connector-*-{runner}-*")]
+        found += [f"control group {path}" for path in control_groups(runner)]
         mounts = Path("/proc/self/mountinfo").read_text().splitlines()
         found += [f"mount {line}" for line in mounts if str(self.folder) in line]
-        found += [f"file {path}" for path in self.temporary.rglob("*")]
+        found += [f"file {path}" for path in (*self.temporary.rglob("*"), *private_folders(runner))]
         return [each for each in found if each]
 
     def check_nothing_left(self, running: Running, within_s: float = 0.0) -> None:
@@ -260,6 +261,18 @@ class Arena:
             for container in docker("ps", "--all", "--quiet", "--filter", filtered).split():
                 docker("rm", "--force", "--volumes", container)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def control_groups(runner: int) -> list[str]:
+    """The control groups that a runner has made, wherever they are; others may come and go meanwhile."""
+    name = re.compile(rf"connector-\d+-{runner}-\d+")
+    walk = os.walk("/sys/fs/cgroup")
+    return [f"{folder}/{each}" for folder, inside, _ in walk for each in inside if name.fullmatch(each)]
+
+
+def private_folders(runner: int) -> list[Path]:
+    """Where a runner keeps its sockets."""
+    return [each for base in bases(os.environ) for each in base.glob(f"connector-*-{runner}-*")]
 
 
 def arguments_of(pid: int) -> str:

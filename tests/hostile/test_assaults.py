@@ -126,9 +126,9 @@ def test_memory_is_counted_over_all_children(balloons: Seen) -> None:
 
 @walled("balloons")
 def test_files_without_bytes_are_bounded_as_well(balloons: Seen) -> None:
-    """By the file system itself, or as the memory that they take."""
+    """By the file system itself in a container, as the memory that they take in a sandbox."""
     ended = balloons.ended("inodes")
-    if ended["state"] == "failed":
+    if balloons.place.home == "sandbox" and ended["state"] == "failed":
         assert "out of memory" in ended["cause"], ended
     else:
         (said,) = balloons.place.lines("inodes")

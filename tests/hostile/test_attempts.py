@@ -20,12 +20,13 @@ from typing import Any
 
 import pytest
 
+from runner.launch.cgroup import CgroupHome
 from runner.launch.shim.locate import shim_path
 from tests.conftest import has_image, without
 from tests.e2e.connector import Result, Running, check_ledger
 from tests.hostile import outside
 from tests.hostile.calls import SOURCE, build_attempt
-from tests.hostile.harness import HOMES, MIB, Arena, Spec, answers, arena, failure, need, walled
+from tests.hostile.harness import HOMES, MIB, Arena, Spec, answers, arena, failure, need, private_folders, walled
 from tests.hostile.programs.attempts import ATTEMPTS
 
 ENGINE_SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock")
@@ -92,6 +93,7 @@ class Told:
     shim_before: str
     shim_after: str
     hostile_uids: set[int]
+    there: list[str]
     left: list[str]
     neighbour: str | None
     host: str | None
@@ -129,6 +131,7 @@ def facts(place: Arena, running: Running, aims: Targets) -> dict[str, Any]:
     shims = [pid for pid in [process.pid for process in running.family()] if is_shim(pid)]
     neighbours = [process.pid for process in running.family() if process.pid not in {*hostile, *bystanders, *shims}]
     held = outside.unix_sockets_of([running.pid, *shims, *(outside.parent(pid) for pid in bystanders)])
+    held += [str(door / "socket") for folder in private_folders(running.pid) for door in folder.iterdir()]
     process = place.home == "process"
     system, fill = place.folder / "system", place.folder / "fill"
     return {
@@ -226,6 +229,7 @@ def run(
                 place.go(**facts(place, running, aims))
                 place.until(running, lambda: "end" in answers(place), "all attempts", 60)
                 place.until_neighbour_went_on(running)
+                there = place.left(running.pid)
                 place.stop.touch()
                 result = running.finish(30)
                 left = place.left(running.pid)
@@ -240,6 +244,7 @@ def run(
                 shim_before=before,
                 shim_after=digest_of_shim(),
                 hostile_uids=uids,
+                there=there,
                 left=left,
                 neighbour=failure(lambda: place.check_neighbour(result)),
                 host=failure(place.check_host),
@@ -362,6 +367,20 @@ def test_the_neighbour_was_undisturbed(attempted: Told) -> None:
 @everywhere
 def test_nothing_is_left(attempted: Told) -> None:
     assert attempted.left == []
+
+
+@everywhere
+def test_what_is_left_would_be_seen(attempted: Told) -> None:
+    """While it runs there is something of each kind."""
+    kinds = {each.split()[0] for each in attempted.there}
+    assert (
+        kinds
+        >= {"process": {"process"}, "sandbox": {"process"}, "container": {"process", "container", "file"}}[
+            attempted.home
+        ]
+    )
+    if attempted.home == "sandbox" and CgroupHome.find().enforced:
+        assert "control" in kinds
 
 
 @walls

@@ -322,6 +322,23 @@ def test_out_of_memory_is_named_with_the_limit(images: str) -> None:
     run(test)
 
 
+def test_want_of_memory_is_not_said_of_a_later_run_in_the_same_container(images: str) -> None:
+    """The engine goes on saying it of the container."""
+
+    async def test() -> None:
+        async with running(spec_of(images, resources=LITTLE)) as (made, it):
+            await it.start("sh", "-c", f"exec {BALLOON}")
+            assert (await it.handle.exited()).note == "out of memory: its limit is 32 MiB"
+            await it.handle.kill_tree()
+            await it.start(*ECHO)
+            assert await it.line() == "up"
+            await asyncio.to_thread(docker, "kill", *made.containers())
+            exited = await it.handle.exited()
+            assert (exited.code, exited.signal, exited.note) == (None, None, "its container was killed")
+
+    run(test)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may have the kernel prefer the shim")
 def test_a_shim_that_was_killed_for_want_of_memory_is_named_as_well(images: str) -> None:
     async def test() -> None:
