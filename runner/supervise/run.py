@@ -53,7 +53,7 @@ _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 class Run:
     """One run. `exclusive`: this process belongs to the run alone (see `ProcessLauncher`).
 
-    `state_folder` (None: beside the pipeline's file) is used where a channel is durable; `fresh` gives up what it holds.
+    `state_folder` (None: beside the file) is used where a channel is durable; `fresh` gives up what it holds.
 
     Raises ImageError and ContentError where nothing says how the image of a processor is made.
     """
