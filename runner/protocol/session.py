@@ -25,21 +25,27 @@ class Phase(Enum):
 
 
 class Session:
-    """Checks what comes in, makes what goes out. Uncommitted outputs are the caller's to keep."""
+    """Checks what comes in, makes what goes out. Uncommitted outputs are the caller's to keep.
 
-    def __init__(self, *, reads: Collection[str], writes: Collection[str], max_payload_bytes: int) -> None:
+    `no_states` says why this program may not be stateful; None: it may.
+    """
+
+    def __init__(
+        self, *, reads: Collection[str], writes: Collection[str], max_payload_bytes: int, no_states: str | None = None
+    ) -> None:
         self.phase = Phase.OPENING
         self.stateful = False
         self.deliveries = Deliveries()
         self._decoder = Decoder(writes, max_payload_bytes)
         self._max_payload_bytes = max_payload_bytes
         self._reading = set(reads)
+        self._no_states = no_states
         self._rescued: list[Frame] = []
         self._checked = 0
         self._states = 0
         self._confirmed = 0
         self._token = 0
-        self._waits_for_pong = False
+        self.waits_for_pong = False
 
     # -- from the processor
 
@@ -109,9 +115,9 @@ class Session:
             case State(number):
                 return self._state(number)
             case Pong(token):
-                if not self._waits_for_pong or token != self._token:
+                if not self.waits_for_pong or token != self._token:
                     return "wrong-pong", f"`pong` {token} answers no ping"
-                self._waits_for_pong = False
+                self.waits_for_pong = False
             case End():
                 self.phase = Phase.ENDED
         return None
@@ -121,6 +127,8 @@ class Session:
             return "twice-ready", "a second `ready`"
         if frame.version != VERSION:
             return "wrong-version", f"it speaks version {frame.version} of the protocol"
+        if frame.stateful and self._no_states is not None:
+            return "not-stateful", f"it wants to keep state, and may not: {self._no_states}"
         self.phase = Phase.OPEN
         self.stateful = frame.stateful
         return None
@@ -177,8 +185,8 @@ class Session:
 
     def ping(self) -> list[Buffer]:
         """Only while nothing is in flight, and one at a time."""
-        assert not self._waits_for_pong
-        self._waits_for_pong = True
+        assert not self.waits_for_pong
+        self.waits_for_pong = True
         self._token += 1
         return encoder.ping(self._token)
 

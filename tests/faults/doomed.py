@@ -22,7 +22,7 @@ from tests.conftest import without
 from tests.launch.images import Layers, docker
 
 SOURCE = Path(__file__).with_suffix(".c")
-IMAGE = "connector-test/doomed:1"
+IMAGE = f"connector-test/doomed:{os.getpid()}"  # two sessions at once do not take it from each other
 MEMORY_BYTES = 16 * MIB
 IN_IMAGE = "/doomed"
 

@@ -140,11 +140,18 @@ class Arena:
             del processors["guide"]
         return {"name": self.pipeline_name, "drain": "2s", "processors": processors | dict(more)}
 
-    def start(self, hostile: Mapping[str, Spec], *options: str, more: Mapping[str, Spec] | None = None) -> Running:
+    def start(
+        self,
+        hostile: Mapping[str, Spec],
+        *options: str,
+        more: Mapping[str, Spec] | None = None,
+        wrapper: tuple[str, ...] = (),
+    ) -> Running:
         """Start `connector run` with these hostile processors; what it keeps for itself goes into `temporary`."""
         environment = {"TMPDIR": str(self.temporary), "CONNECTOR_HOSTILE_SECRET": self.token}
         self.names = list(hostile)
-        return Connector(self.work).start(self.pipeline(hostile, more or {}), *options, environment=environment)
+        pipeline = self.pipeline(hostile, more or {})
+        return Connector(self.work).start(pipeline, *options, environment=environment, wrapper=wrapper)
 
     def told(self, name: str = "hostile") -> Path:
         """The file with what a hostile processor has told."""

@@ -6,6 +6,7 @@ Those of one kind share a run; each is a test that looks at what came of it.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -182,6 +183,32 @@ def test_a_spin_gets_its_share_and_no_more(hogs: Seen) -> None:
 @walled("hogs")
 def test_hogs_disturb_nobody(hogs: Seen) -> None:
     check_undisturbed(hogs)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take the control groups out of its sight")
+def test_without_control_groups_each_process_is_held(bubblewrap: str) -> None:
+    """By rlimits: fewer things hold (not what several processes have together), and those do."""
+    del bubblewrap
+    hidden = 'for each in /sys/fs/cgroup/* /sys/fs/cgroup; do umount -l "$each"; done 2> /dev/null; exec "$@"'
+    with arena("sandbox") as place:
+        balloon = place.python("assaults", "balloon", "anonymous", 160 * MIB)
+        hostile = {
+            "bomb": place.placed(place.python("assaults", "fork-bomb", 150), resources={"pids": PIDS}),
+            "balloon": place.placed(balloon, resources={"memory": "64MiB"}),
+        }
+        with place.start(hostile, wrapper=("unshare", "--mount", "sh", "-c", hidden, "sh")) as running:
+            place.until_up(running)
+            place.go()
+            place.until_told(running, "bomb", "refused")
+            assert steady(lambda: len(place.pids("fork-bomb")), "the bomb's processes") <= PIDS
+            place.until(running, lambda: not place.pids("balloon"), "the balloon to burst")
+            place.until_neighbour_went_on(running)
+            place.stop.touch()
+            ended = seen(place, running.finish(20), running.pid)
+        assert place.lines("balloon") == []
+        assert ended.ended("balloon")["state"] == "failed"
+        assert "resources.cpus is not held here" in ended.result.output
+        check_undisturbed(ended)
 
 
 # -- more than its share: bytes

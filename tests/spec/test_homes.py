@@ -151,7 +151,7 @@ def untrusted(keys: str) -> str:
 ERRORS = [
     case(
         "image and use",
-        middle(f'{IMAGE}\nuse = ¶"x"', command="").replace("[processors.m]", "¶[processors.m]"),
+        middle(f'{IMAGE}\nuse = ¶"x"', command="").replace("[processors.m]", "[processors.¶m]"),
         "has image and use",
         "is not there",
     ),
