@@ -82,7 +82,7 @@ class OneToOneFeeder(Feeder):
         if self._sequencer is not None:
             if piece.slot is None:
                 piece.slot = self._sequencer.open(
-                    piece.reader, piece.batch.count, self, after=self._slot_of_last(piece)
+                    piece.reader, piece.number, piece.batch.count, self, after=self._slot_of_last(piece)
                 )
             else:
                 self._sequencer.own(piece.slot, self)
@@ -131,7 +131,7 @@ class OneToOneFeeder(Feeder):
                 self._sequencer.put(piece.slot, now)
             else:
                 try:
-                    acknowledge(piece.reader, now, publish)
+                    acknowledge(piece.reader, piece.number + piece.answered, now, publish)
                 except CodecError as error:
                     self._answered(piece, error.index)
                     raise

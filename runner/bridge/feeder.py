@@ -241,8 +241,10 @@ class StreamFeeder(Feeder):
             held.append(piece)
 
     def _consume(self, piece: Piece, messages: int | None) -> None:
-        key = id(piece.reader)
-        self._consumed[key] = self._consumed.get(key, 0) + (piece.batch.count if messages is None else messages)
+        key, count = id(piece.reader), piece.batch.count if messages is None else messages
+        self._consumed[key] = self._consumed.get(key, 0) + count
+        if count:
+            piece.reader.passed(piece.number, count)
 
     @property
     def in_flight(self) -> list[tuple[object, int]]:

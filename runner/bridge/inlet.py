@@ -20,10 +20,9 @@ MANY_PIECES = 64
 class Piece:
     """Messages on their way into one instance. `start` and `end` are byte positions in what was written to it.
 
-    `order` is that in which pieces were handed out, which also holds when they come back.
-    `number` is that of its first message among the reader's messages, from 1 (with replicas, in the order in which
-    they were handed out). `answered` counts the first messages of it that have been answered (one-to-one); `slot`
-    keeps the place of the answers where their order is kept.
+    `order` is that in which pieces were handed out, which also holds when they come back. `number` is that of its first
+    message among the reader's messages, from 1. `answered` counts the first messages of it that have been answered
+    (one-to-one); `slot` keeps the place of the answers where their order is kept.
     """
 
     reader: Reader
@@ -72,7 +71,6 @@ class Inlet:
         self._replicas = replicas
         self._hungry: list[Hungry] = []
         self._returned: deque[Piece] = deque()
-        self._taken = dict.fromkeys(readers, 0)
         self._order = 0
         self._turn = 0
         for reader in readers:
@@ -122,13 +120,13 @@ class Inlet:
         """Whether all writers have ended."""
         return all(reader.ended for reader in self.readers)
 
-    def leave(self) -> None:
-        """Want no more; what waits counts as unread."""
+    def leave(self, *, for_good: bool = False) -> None:
+        """Want no more; what waits counts as unread. See `Reader.leave`."""
         for piece in self._returned:
             piece.reader.account.unread += piece.batch.count
         self._returned.clear()
         for reader in self.readers:
-            reader.leave()
+            reader.leave(for_good=for_good)
 
     def take(
         self, *, most_bytes: int | None = None, most_messages: int | None = None, never_over: int | None = None
@@ -147,10 +145,8 @@ class Inlet:
             batch = reader.take(most_bytes=most_bytes, most_messages=most_messages, never_over=never_over)
             if batch is not None:
                 self.handed += batch.count
-                number = self._taken[reader] + 1
-                self._taken[reader] += batch.count
                 self._order += 1
-                return Piece(reader, batch, number, self._order)
+                return Piece(reader, batch, reader.number, self._order)
         return None
 
     def _take_returned(self, most_bytes: int | None, most_messages: int | None, never_over: int | None) -> Piece | None:
@@ -174,6 +170,8 @@ class Inlet:
         """Put unread messages in front again, in their order; a live replica gets them first."""
         for piece in pieces:
             self.handed -= piece.batch.count
+            if piece.reader.came_back(piece.number, piece.batch):
+                continue
             if piece.reader.left:
                 piece.reader.account.unread += piece.batch.count
             else:

@@ -92,7 +92,17 @@ class Outlet(Delivery):
         """Whether any reader of any of its channels has not left."""
         return any(writer.wanted for writer in self.writers)
 
-    def end(self) -> None:
-        """Nothing more comes from this processor's port."""
+    def end(self, *, for_good: bool) -> None:
+        """Nothing more comes from this processor's port. See `Writer.end`."""
         for writer in self.writers:
-            writer.end()
+            writer.end(for_good=for_good)
+
+    @property
+    def carried(self) -> int:
+        """How many messages were delivered here in an earlier part of the run."""
+        return max(writer.carried for writer in self.writers)
+
+    @property
+    def ended_before(self) -> bool:
+        """Whether all of it had ended for good then."""
+        return all(writer.ended_before for writer in self.writers)

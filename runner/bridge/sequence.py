@@ -11,29 +11,36 @@ from runner.codec.base import Batch
 from runner.errors import CodecError
 
 
-def acknowledge(reader: Reader, answers: Batch, publish: Callable[[Batch], None]) -> None:
-    """Publish `answers`; each one that is in the channel acknowledges a message of `reader`."""
+def acknowledge(reader: Reader, number: int, answers: Batch, publish: Callable[[Batch], None]) -> None:
+    """Publish `answers`; each one that is in the channel acknowledges a message of `reader`, from `number` on."""
     try:
         publish(answers)
     except CodecError as error:
-        reader.account.acknowledged += error.index
+        reader.acknowledge(number, error.index)
         raise
-    reader.account.acknowledged += answers.count
+    reader.acknowledge(number, answers.count)
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
     """The place of the answers to one piece: what has been answered and may not leave yet, and how many are to come.
 
-    `owner` is the instance that holds the piece; None while nobody does.
+    `number` is that of the message whose answer leaves next. `owner` is the instance that holds the piece; None while
+    nobody does.
     """
 
     home: Sequencer
 
     reader: Reader
+    number: int
     missing: int
     owner: object | None
     answers: list[Batch] = field(default_factory=list)
+
+    @property
+    def end(self) -> int:
+        """The number after that of its last message."""
+        return self.number + sum(batch.count for batch in self.answers) + self.missing
 
 
 class Sequencer:
@@ -51,19 +58,23 @@ class Sequencer:
         self._waiting: list[Callable[[], None]] = []
         self._abandoned = False
 
-    def open(self, reader: Reader, messages: int, owner: object, *, after: Slot | None = None) -> Slot:
-        """The next place, for the answers to `messages` messages; `after`, made larger, where that is the last one."""
-        if after is not None and self._slots and self._slots[-1] is after and after.reader is reader:
+    def open(self, reader: Reader, number: int, messages: int, owner: object, *, after: Slot | None = None) -> Slot:
+        """The next place, for the answers to the messages from `number` on.
+
+        It is `after`, made larger, where that is the last one and they follow upon its messages.
+        """
+        last = self._slots[-1] if self._slots else None
+        if after is not None and last is after and after.reader is reader and after.end == number:
             after.missing += messages
             return after
-        slot = Slot(self, reader, messages, owner)
+        slot = Slot(self, reader, number, messages, owner)
         self._slots.append(slot)
         return slot
 
     def split(self, slot: Slot, messages: int) -> Slot:
         """Leave the last `messages` missing answers of `slot` to a place of their own, right behind it."""
         slot.missing -= messages
-        behind = Slot(self, slot.reader, messages, None)
+        behind = Slot(self, slot.reader, slot.end, messages, None)
         if not self._abandoned:
             self._slots.insert(self._slots.index(slot) + 1, behind)
         return behind
@@ -93,8 +104,9 @@ class Sequencer:
             while head.answers:
                 answers = head.answers.pop(0)
                 self._held_bytes -= answers.size_bytes
+                number, head.number = head.number, head.number + answers.count
                 try:
-                    acknowledge(head.reader, answers, self._publish)
+                    acknowledge(head.reader, number, answers, self._publish)
                 except CodecError as error:
                     head.reader.account.unread += answers.count - error.index
                     self.abandon()

@@ -40,6 +40,10 @@ class Reader(ABC):
     processor: str
     codec: Codec
     account: Account
+    number: int = 0
+    """That of the first message of the batch that `take` returned last, from 1."""
+    claims: bool = False
+    """Whether what is taken is to be on record as handed out before anybody gets it; set by who reads, once."""
     on_data: Callable[[], None]
     """Called when messages came or the channel ended; set by who reads."""
 
@@ -69,13 +73,43 @@ class Reader(ABC):
     ) -> Batch | None:
         """The next messages, in order; None when nothing is queued.
 
-        Without bounds it is whatever the channel has in one piece. With bounds the batch fits them, but for a first
-        message that is longer than `most_bytes`; one that is longer than `never_over` bytes stays where it is (None).
+        `number` says which those are. Without bounds it is whatever the channel has in one piece. With bounds the batch
+        fits them, but for a first message that is longer than `most_bytes`; one that is longer than `never_over` bytes
+        stays where it is (None).
         """
 
+    def acknowledge(self, number: int, messages: int) -> None:
+        """The messages from `number` on are done with (contracts that answer)."""
+        del number
+        self.account.acknowledged += messages
+
+    def passed(self, number: int, messages: int) -> None:  # noqa: B027 - most have nothing to do
+        """A program under `stream` has read the messages from `number` on; `was_read` tells later how that ended."""
+
+    def was_read(self, messages: int, *, handled: bool) -> None:
+        """A program under `stream` has ended that had read so many: acknowledged if `handled`, else indeterminate.
+
+        Which ones nobody needs to know here: `passed` was told.
+        """
+        if handled:
+            self.account.acknowledged += messages
+        else:
+            self.account.indeterminate += messages
+
+    def came_back(self, number: int, batch: Batch) -> bool:
+        """The messages of `batch`, from `number` on, were taken and not read.
+
+        Whether this reader hands them out again itself; else who took them does.
+        """
+        del number, batch
+        return False
+
     @abstractmethod
-    def leave(self) -> None:
-        """Want no more: what is queued, and whatever is published from now on, counts as unread and holds up nobody."""
+    def leave(self, *, for_good: bool = False) -> None:
+        """Want no more: what is queued, and whatever is published from now on, counts as unread.
+
+        It holds up nobody. Unless it is `for_good`, a durable channel keeps it for the next run.
+        """
 
 
 class Writer(ABC):
@@ -119,9 +153,19 @@ class Writer(ABC):
     def wanted(self) -> bool:
         """Whether any reader has not left."""
 
+    carried: int = 0
+    """How many messages this processor had published in an earlier part of the run, which was cut short."""
+    ended_before: bool = False
+    """Whether it had ended for good in that part."""
+    durable: bool = False
+    """Whether what is published outlives the runner."""
+
     @abstractmethod
-    def end(self) -> None:
-        """Nothing more comes from this processor. May be called more than once."""
+    def end(self, *, for_good: bool = False) -> None:
+        """Nothing more comes from this processor. May be called more than once.
+
+        `for_good`: it has ended as it should, so a durable channel puts that on record.
+        """
 
 
 class Channel(ABC):

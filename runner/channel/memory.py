@@ -36,6 +36,7 @@ class MemoryReader(Reader):
         self._batches: deque[Batch] = deque()
         self._queued_messages = 0
         self._queued_bytes = 0
+        self._taken = 0
         self._left = False
 
     @property
@@ -135,12 +136,15 @@ class MemoryReader(Reader):
         was_full = self._queued_bytes >= self._home.capacity_bytes
         self._queued_messages -= batch.count
         self._queued_bytes -= batch.size_bytes
+        self.number = self._taken + 1
+        self._taken += batch.count
         if was_full:
             self._home.room()
         return batch
 
-    def leave(self) -> None:
+    def leave(self, *, for_good: bool = False) -> None:
         """See `Reader`."""
+        del for_good
         if self._left:
             return
         self._left = True
@@ -223,8 +227,9 @@ class MemoryWriter(Writer):
         """See `Writer`."""
         return any(not reader.left for reader in self._channel.memory_readers)
 
-    def end(self) -> None:
+    def end(self, *, for_good: bool = False) -> None:
         """See `Writer`."""
+        del for_good
         if not self._ended:
             self._ended = True
             self._channel.writer_ended()

@@ -41,6 +41,8 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     type=click.Choice([each.value for each in Home]),
     help="Where all processors run that can: a bare process, a sandbox, or a container of their own.",
 )
+@click.option("--state-dir", type=click.Path(path_type=Path), help="Where state is kept (default: .connector/NAME).")
+@click.option("--fresh", is_flag=True, help="Start over: give up what a run that was cut short has left.")
 @click.option("--locked", is_flag=True, help="Refuse what is not as `connector lock` wrote it down.")
 def command(
     file: Path,
@@ -50,6 +52,8 @@ def command(
     *,
     quiet: bool,
     locked: bool,
+    state_dir: Path | None,
+    fresh: bool,
 ) -> int:
     """Run the pipeline in FILE (default: pipeline.toml) until it has completed, failed or been stopped.
 
@@ -66,7 +70,7 @@ def command(
 
         check_writable(report)
     bus = Bus()
-    run = Run(pipeline, bus, exclusive=True)
+    run = Run(pipeline, bus, exclusive=True, state_folder=state_dir, fresh=fresh)
     observer = observer_for(sys.stderr, run.snapshot, log_format=log_format, quiet=quiet)
     bus.subscribe(observer.handle)
     for warning in loaded.warnings:

@@ -44,7 +44,7 @@ Command = Annotated[list[Text], Meta(min_length=1)] | Word
 Channels = Name | Annotated[list[Name], Meta(min_length=1)]
 Ports = Name | Annotated[list[Name], Meta(min_length=1)] | Annotated[dict[Name, Channels], Meta(min_length=1)]
 
-IN_MEMORY_ONLY = 'channels of kind "memory" and "pipe" work now'
+KINDS_NOW = 'channels of kind "memory", "pipe" and "durable" work now'
 
 
 class InFlightDocument(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -301,8 +301,8 @@ class ProcessorDocument(ProcessorKeys, forbid_unknown_fields=True, kw_only=True)
     ) = UNSET
 
 
-_KINDS = ("durable", "file", "tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
-_ENDS_HERE = f"leave it out: {IN_MEMORY_ONLY}"
+_KINDS = ("file", "tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
+_ENDS_HERE = f"leave it out: {KINDS_NOW}"
 
 
 class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -311,9 +311,9 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     kind: Annotated[
         Name,
         Meta(
-            description=f"What carries the messages: memory, pipe. Not supported yet: {', '.join(_KINDS)}.",
-            examples=["memory", "pipe", *_KINDS],
-            extra={"later_values": dict.fromkeys(_KINDS, IN_MEMORY_ONLY)},
+            description=f"What carries the messages: memory, pipe, durable. Not supported yet: {', '.join(_KINDS)}.",
+            examples=["memory", "pipe", "durable", *_KINDS],
+            extra={"later_values": dict.fromkeys(_KINDS, KINDS_NOW)},
         ),
     ] = "memory"
     capacity: Annotated[Size, meta("How many bytes it holds before it is full.")] = "8MiB"
@@ -324,10 +324,7 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     durability: (
         Annotated[
             Literal["memory", "process", "disk"],
-            meta(
-                "What the messages outlive. Not supported yet: process, disk.",
-                later_values=dict.fromkeys(("process", "disk"), IN_MEMORY_ONLY),
-            ),
+            meta('What the messages of a durable channel outlive: the runner ("process") or a power cut ("disk").'),
         ]
         | UnsetType
     ) = UNSET

@@ -233,6 +233,14 @@ class Processor(msgspec.Struct, frozen=True):
         return self.contract is not Contract.ONE_TO_ONE and all(port.name != "stdout" for port in self.writes)
 
 
+class Durability(StrEnum):
+    """What the messages of a channel outlive: nothing, the runner's death, a power cut."""
+
+    MEMORY = "memory"
+    PROCESS = "process"
+    DISK = "disk"
+
+
 class Channel(msgspec.Struct, frozen=True):
     """One channel's spec; `writers` and `readers` are names of processors, in file order, each once."""
 
@@ -242,6 +250,12 @@ class Channel(msgspec.Struct, frozen=True):
     on_full: OnFull = OnFull.BLOCK
     writers: tuple[str, ...] = ()
     readers: tuple[str, ...] = ()
+    durability: Durability = Durability.MEMORY
+
+    @property
+    def durable(self) -> bool:
+        """Whether its messages outlive the runner."""
+        return self.durability is not Durability.MEMORY
 
 
 class Pipeline(msgspec.Struct, frozen=True):

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from runner.spec import scanner
 from runner.spec.command import similar
 from runner.spec.document import ChannelDocument
 from runner.spec.findings import Findings, Scope, Source, listed
-from runner.spec.model import Channel, Contract, OnFull, Port
+from runner.spec.model import Channel, Contract, Durability, OnFull, Port
 from runner.spec.ports import check_kind, path_of
 from runner.spec.processor import Resolved
 from runner.spec.topology import Edge, cycles, diamonds, outgoing
@@ -61,9 +61,11 @@ def wire(
             OnFull(document.on_full),
             tuple(dict.fromkeys(end.name for end in ends[name].writers)) if name in ends else (),
             tuple(dict.fromkeys(end.name for end in ends[name].readers)) if name in ends else (),
+            _durability(document),
         )
         scope = Scope(findings, source, ("channels", name))
         check_kind(scope, ("kind",), document.kind)
+        _check_durability(scope, document)
         if name not in ends:
             if whole:
                 scope.error((), "no processor writes or reads this channel", similar(name, ends) or _JOIN, at="key")
@@ -74,8 +76,53 @@ def wire(
         if document.kind == "pipe":
             _check_pipe(name, ends[name], scope, tables.get(name, {}))
     _check_shape(processors, ends)
+    _check_weaker(channels, ends)
     return channels
 
+
+def _durability(document: ChannelDocument) -> Durability:
+    if document.kind != "durable":
+        return Durability.MEMORY
+    return Durability.DISK if document.durability is UNSET else Durability(document.durability)
+
+
+def _check_durability(scope: Scope, document: ChannelDocument) -> None:
+    durable, written = document.kind == "durable", document.durability
+    if durable and written == "memory":
+        scope.error(("durability",), "a durable channel outlives something", 'write "process" or "disk"')
+    elif not durable and written not in {UNSET, "memory"}:
+        scope.error(("durability",), f"a {document.kind} channel outlives nothing", 'write kind = "durable"')
+    if durable and document.on_full != "block":
+        scope.error(("on_full",), "a durable channel drops nothing", 'leave it out, or write "block"')
+
+
+def _check_weaker(channels: Mapping[str, Channel], ends: Mapping[str, Ends]) -> None:
+    """An answer that is lost with the runner while its message counts as done with."""
+    for name, here in ends.items():
+        channel = channels[name]
+        if not channel.durable:
+            continue
+        for reader in here.readers:
+            processor = reader.resolved.processor
+            if reader.port.name != "stdin" or processor.contract is Contract.STREAM:
+                continue
+            weaker = [
+                other
+                for port in processor.writes
+                for other in port.channels
+                if other in channels and _STRENGTH[channels[other].durability] < _STRENGTH[channel.durability]
+            ]
+            for other in weaker:
+                reader.resolved.scope.warning(
+                    ("writes",),
+                    f'what {reader.name} reads from "{name}" outlives more than what it writes to "{other}": '
+                    "an answer may be lost with the runner, and its message is not sent again",
+                    f'write kind = "durable" for "{other}" too',
+                    at="key",
+                )
+
+
+_STRENGTH = {Durability.MEMORY: 0, Durability.PROCESS: 1, Durability.DISK: 2}
 
 _JOIN = "name it in reads or writes of a processor, or leave the table out"
 

@@ -271,10 +271,7 @@ class Attempt:
     def _account(self, feeder: StreamFeeder, exited: Exited) -> None:
         """What a `stream` port has read is acknowledged by exit 0, else indeterminate."""
         for reader in feeder.inlet.readers:
-            if exited.ok:
-                reader.account.acknowledged += feeder.hand_in(reader)
-            else:
-                reader.account.indeterminate += feeder.hand_in(reader)
+            reader.was_read(feeder.hand_in(reader), handled=exited.ok)
 
     def _contract_broken(self, exited: Exited, lefts: list[InputLeft]) -> _Problem | None:
         """What a one-to-one program that exited with 0 did wrong; None when it kept its contract."""

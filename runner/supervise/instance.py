@@ -61,6 +61,8 @@ class Instance:
         self._number = 0
         self._streak = 0
         self._delivered: dict[str, int] = {}
+        if spec.is_source:
+            self._delivered = {port: outlet.carried for port, outlet in processor.shared.outlets.items()}
         self._ended_early = asyncio.Event()
         self._stop_cause: str | None = None
         self._ended_s: float | None = None
@@ -143,6 +145,10 @@ class Instance:
         self._ended_early.set()
         if self.attempt is not None:
             self.attempt.kill()
+
+    def end_before_start(self, cause: str) -> None:
+        """It is not started at all."""
+        self._become(_EXITED, cause)
 
     # -- its life
 

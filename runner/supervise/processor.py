@@ -66,26 +66,37 @@ class ProcessorRun:
 
     async def live(self) -> None:
         """Run all replicas until each has ended for good; then its outputs end and its inputs have left."""
+        if self.ended_before:
+            for instance in self.replicas:
+                instance.end_before_start("it had ended before the run was cut short")
+            self._finish(for_good=True)
+            return
         try:
             handles = [await self.homes.open(self.spec, each.replica) for each in self.replicas]
             async with asyncio.TaskGroup() as group:
                 for instance, handle in zip(self.replicas, handles, strict=True):
                     group.create_task(instance.live(handle))
         except BaseException:
-            self._finish()  # broken off: nothing was settled, so there is no account to check
+            self._finish(for_good=False)  # broken off: nothing was settled, so there is no account to check
             raise
-        self._finish()
+        self._finish(for_good=not self.stopping and (self.failed is None or self.spec.continue_on_error))
         self.settled()
 
-    def _finish(self) -> None:
+    @property
+    def ended_before(self) -> bool:
+        """Whether all that it writes had ended for good in an earlier part of the run, which was cut short."""
+        outlets = self.shared.outlets.values()
+        return bool(outlets) and not self.shared.pipes_out and all(outlet.ended_before for outlet in outlets)
+
+    def _finish(self, *, for_good: bool) -> None:
         if self.shared.sequencer is not None:
             self.shared.sequencer.abandon()
         for inlet in self.shared.inlets.values():
-            inlet.leave()
+            inlet.leave(for_good=for_good)
         self.done = True
         self.ended.set()
         for outlet in self.shared.outlets.values():
-            outlet.end()
+            outlet.end(for_good=for_good)
         for callback in self.on_done:
             callback()
 
@@ -100,7 +111,7 @@ class ProcessorRun:
             if instance.alive:
                 instance.ask_to_end("another replica failed for good")
         for inlet in self.shared.inlets.values():
-            inlet.leave()
+            inlet.leave(for_good=self.spec.continue_on_error)
         if not self.spec.continue_on_error:
             self._stop_run(f"`{self.spec.name}` failed: {cause}")
 

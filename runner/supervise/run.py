@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
@@ -18,6 +19,7 @@ from runner.bridge.inlet import Inlet
 from runner.bridge.outlet import Outlet
 from runner.bridge.sequence import Sequencer
 from runner.channel.base import Channel, Reader
+from runner.channel.durable import DurableChannel
 from runner.channel.pipe import PipeChannel
 from runner.channel.registry import channel_kind
 from runner.clock import Clock, monotonic
@@ -28,7 +30,8 @@ from runner.launch.base import LaunchContext
 from runner.launch.procstate import peak_rss_bytes
 from runner.launch.registry import Homes
 from runner.plan.image import with_images
-from runner.spec.model import Pipeline, Port, Processor
+from runner.spec.model import Channel as ChannelSpec
+from runner.spec.model import Contract, Pipeline, Port, Processor
 from runner.supervise.ledger import Disagreement, Imbalance, imbalances
 from runner.supervise.monitor import Monitor
 from runner.supervise.ports import Shared
@@ -40,6 +43,7 @@ from runner.supervise.snapshot import (
     RunSnapshot,
     SupervisorReport,
 )
+from runner.supervise.state import State, state_folder
 
 _DESCRIPTORS_EACH = 10
 _DESCRIPTORS_SPARE = 128
@@ -49,11 +53,20 @@ _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 class Run:
     """One run. `exclusive`: this process belongs to the run alone (see `ProcessLauncher`).
 
+    `state_folder` (None: beside the file) is used where a channel is durable; `fresh` gives up what it holds.
+
     Raises ImageError and ContentError where nothing says how the image of a processor is made.
     """
 
     def __init__(
-        self, pipeline: Pipeline, bus: Bus | None = None, *, clock: Clock = monotonic, exclusive: bool = False
+        self,
+        pipeline: Pipeline,
+        bus: Bus | None = None,
+        *,
+        clock: Clock = monotonic,
+        exclusive: bool = False,
+        state_folder: Path | None = None,
+        fresh: bool = False,
     ) -> None:
         self.id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         self.pipeline = with_images(pipeline)
@@ -62,6 +75,9 @@ class Run:
         self.processors: dict[str, ProcessorRun] = {}
         self.channels: dict[str, Channel] = {}
         self._clock = clock
+        self._state_folder = state_folder
+        self._fresh = fresh
+        self._state: State | None = None
         self._exclusive = exclusive
         self._failed = False
         self._started_s = clock()
@@ -108,9 +124,15 @@ class Run:
         self._started_s = self._clock()
         self.bus.emit(RunStarted(pipeline=self.pipeline.name, run=self.id, processors=tuple(self.pipeline.processors)))
         try:
+            self._open_state()
             self._join(homes)
+            if self._state is not None:
+                self._state.begin(self.processors, self.bus)
+                self._state.watch(self._fail, self._room, self.bus)
             if await self._prepared(homes):
                 await self._live()
+            if self._state is not None:
+                await self._state.end(completed=self._status is RunStatus.COMPLETED)
         except OSError as error:
             if error.errno in _SHORTAGES:
                 raise MachineError(
@@ -124,6 +146,8 @@ class Run:
             for channel in self.channels.values():
                 channel.close()
             await homes.close()
+            if self._state is not None:
+                self._state.close()
             self._ended_s = self._clock()
         return self._finish()
 
@@ -131,7 +155,7 @@ class Run:
 
     def _join(self, homes: Homes) -> None:
         pipeline = self.pipeline
-        self.channels = {name: channel_kind(spec.kind)(spec) for name, spec in pipeline.channels.items()}
+        self.channels = {name: self._channel(spec) for name, spec in pipeline.channels.items()}
         around = Surroundings(
             pipeline=pipeline.name,
             run_id=self.id,
@@ -152,6 +176,23 @@ class Run:
             self.processors[name] = ProcessorRun(spec, shared[name], around)
         self._tell_each_other()
 
+    def _open_state(self) -> None:
+        if any(spec.durable for spec in self.pipeline.channels.values()):
+            folder = self._state_folder or state_folder(self.pipeline)
+            self._state = State(self.pipeline, folder, fresh=self._fresh)
+
+    def _channel(self, spec: ChannelSpec) -> Channel:
+        if spec.kind == DurableChannel.kind:
+            assert self._state is not None
+            return DurableChannel(spec, self._state.store)
+        return channel_kind(spec.kind)(spec)
+
+    def _room(self, name: str | None) -> None:
+        """A channel (None: every durable one) may have room again."""
+        for channel in self.channels.values():
+            if isinstance(channel, DurableChannel) and name in {None, channel.name}:
+                channel.room()
+
     def _open_inlet(self, spec: Processor, port: Port, shared: Shared) -> None:
         first = self.channels[port.channels[0]]
         if isinstance(first, PipeChannel):
@@ -159,6 +200,8 @@ class Run:
             return
         codec = codec_named(port.codec)
         readers = [self.channels[name].open_reader(spec.name, codec) for name in port.channels]
+        for reader in readers:
+            reader.claims = port.name != "stdin" or spec.contract is Contract.STREAM
         shared.inlets[port.name] = Inlet(port.name, readers, replicas=spec.replicas)
 
     def _open_outlet(self, spec: Processor, port: Port, shared: Shared) -> None:
@@ -263,15 +306,18 @@ class Run:
         disagreements = (processor.disagreement() for processor in self.processors.values())
         return [*imbalances(self.channels.values(), waiting), *(item for item in disagreements if item is not None)]
 
+    @property
+    def _status(self) -> RunStatus:
+        if self._failed:
+            return RunStatus.FAILED
+        return RunStatus.COMPLETED if self.stopping is None else RunStatus.STOPPED
+
     # -- what became of it
 
     def _finish(self) -> RunReport:
         found = self._wrong(lambda _reader: 0)
         self._imbalances = self._imbalances or found
-        if self._failed:
-            status = RunStatus.FAILED
-        else:
-            status = RunStatus.COMPLETED if self.stopping is None else RunStatus.STOPPED
+        status = self._status
         report = self.report(status)
         self.bus.emit(RunEnded(status=status, cause=self.stopping, duration_s=report.duration_s))
         return report

@@ -25,9 +25,12 @@ def test_any_interleaving_keeps_the_order_and_the_account(pieces: list[int], dat
 
     sequencer = Sequencer(publish, most_bytes=10)
     owners = [object() for _ in range(3)]
-    slots = [sequencer.open(reader, count, data.draw(st.sampled_from(owners))) for count in pieces]
-    open_answers = list(pieces)
     firsts = [sum(pieces[:index]) for index in range(len(pieces))]
+    slots = [
+        sequencer.open(reader, first + 1, count, data.draw(st.sampled_from(owners)))
+        for first, count in zip(firsts, pieces, strict=True)
+    ]
+    open_answers = list(pieces)
     while any(open_answers):
         at = data.draw(st.sampled_from([index for index, count in enumerate(open_answers) if count]))
         count = data.draw(st.integers(1, open_answers[at]))
@@ -48,7 +51,7 @@ def test_any_interleaving_keeps_the_order_and_the_account(pieces: list[int], dat
 def test_only_those_who_are_not_next_are_crowded_and_are_let_in_again(owners: list[str]) -> None:
     reader = MemoryChannel(Channel("c")).open_reader("p", LINES)
     sequencer = Sequencer(lambda batch: None, most_bytes=4)
-    slots = [sequencer.open(reader, 1, owner) for owner in owners]
+    slots = [sequencer.open(reader, number, 1, owner) for number, owner in enumerate(owners, 1)]
     called: list[str] = []
     sequencer.put(slots[2], LINES.batch_of([b"answer"]))
     assert [sequencer.crowded(owner) for owner in owners] == [False, True, True]

@@ -17,13 +17,9 @@ LATER = [
         case(
             f"kind {kind}",
             channel(f'kind = ¶"{kind}"'),
-            f'not supported yet: "{kind}" / channels of kind "memory" and "pipe"',
+            f'not supported yet: "{kind}" / channels of kind "memory", "pipe" and "durable"',
         )
-        for kind in ("durable", "file", "tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
-    ],
-    *[
-        case(f"durability {each}", channel(f'durability = ¶"{each}"'), "not supported yet")
-        for each in ("process", "disk")
+        for kind in ("file", "tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
     ],
     *[
         case(f"channel {key}", channel(f"¶{key} = {value}"), f"channels.x.{key}: not supported yet")

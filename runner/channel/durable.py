@@ -1,0 +1,442 @@
+"""The `durable` channel: messages in the runner's store, which outlive it, and cursors that say how far each reader is.
+
+A batch is published into the store's transaction in the making, together with whatever the same callback acknowledges;
+readers see it once that is committed. Messages are kept in the framing of who wrote them and converted for the reader.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from dataclasses import replace
+
+from runner.channel.base import Account, Channel, Reader, Writer
+from runner.codec.base import Batch, Codec
+from runner.codec.convert import converter
+from runner.codec.registry import codec_named
+from runner.errors import CodecError
+from runner.spec.model import Channel as ChannelSpec
+from runner.store.cursor import Cursor
+from runner.store.ranges import Ranges, total
+from runner.store.store import ChannelState, Store
+from runner.store.transaction import Transaction
+
+_READ_BYTES = 256 << 10
+_NOTES, _ENDS = "notes", "ends"
+
+
+def _nothing() -> None:
+    """Stand in for a callback that nobody has set."""
+
+
+class DurableReader(Reader):
+    """Reads committed messages in order, from where its cursor is."""
+
+    def __init__(self, channel: DurableChannel, processor: str, codec: Codec, cursor: Cursor) -> None:
+        self.channel = channel.name
+        self.processor = processor
+        self.codec = codec
+        self.account = Account()
+        self.on_data: Callable[[], None] = _nothing
+        self._home = channel
+        self._cursor = cursor.after_crash()
+        self._left = False
+        self._position = self._cursor.base + 1
+        """The number of the next message that nobody was given."""
+        self._done: Ranges = self._cursor.done
+        """What had an outcome before this run, beyond the position."""
+        self._head: Batch | None = None
+        """What was read of the store and is not taken; its first message is that at the position."""
+        self._claimed: tuple[Batch, int] | None = None
+        """What is claimed and committed, or on its way to it, and not taken."""
+        self._may_take = True
+        self._returned: list[tuple[int, Batch]] = []
+        """What came back unread, by number."""
+        self.account.carried = total(cursor.open_ranges(channel.made))
+        self.account.indeterminate = cursor.handed_out
+        self._queued = self.account.carried - cursor.handed_out
+        channel.store.transaction.cursor(channel.name, processor, self._cursor)
+
+    @property
+    def queued_messages(self) -> int:
+        """See `Reader`; those that are not committed yet are among them."""
+        return self._queued
+
+    @property
+    def queued_bytes(self) -> int:
+        """See `Reader`: as many bytes as that share of the channel's messages has on average."""
+        state = self._home.state
+        held = self._home.made - state.first + 1
+        return state.held_bytes * self._queued // held if held else 0
+
+    @property
+    def ended(self) -> bool:
+        """See `Reader`."""
+        return self._home.ended
+
+    @property
+    def left(self) -> bool:
+        """See `Reader`."""
+        return self._left
+
+    def published(self, messages: int) -> None:
+        """So many more are on their way into the channel."""
+        if self._left:
+            self.account.unread += messages
+        else:
+            self._queued += messages
+
+    def take(
+        self, *, most_bytes: int | None = None, most_messages: int | None = None, never_over: int | None = None
+    ) -> Batch | None:
+        """See `Reader`."""
+        if self._left:
+            return None
+        if self.claims:
+            return self._take_claimed(most_bytes, most_messages, never_over)
+        batch = self._next(most_bytes, most_messages, never_over)
+        if batch is not None:
+            self._queued -= batch.count
+        return batch
+
+    def _next(self, most_bytes: int | None, most_messages: int | None, never_over: int | None) -> Batch | None:
+        """The next messages within the bounds; `number` is their first, and the position is behind them."""
+        head = self._head if self._head is not None else self._read()
+        if head is None:
+            return None
+        batch, rest = self._cut(head, most_bytes, most_messages)
+        if never_over is not None and batch.size_bytes > never_over:
+            self._head = head
+            return None
+        self._head = rest if rest.count else None
+        self.number = self._position
+        self._position += batch.count
+        return batch
+
+    def _cut(self, batch: Batch, most_bytes: int | None, most_messages: int | None) -> tuple[Batch, Batch]:
+        if (most_bytes is None or batch.size_bytes <= most_bytes) and (
+            most_messages is None or batch.count <= most_messages
+        ):
+            return batch, Batch((), 0, 0)
+        return self.codec.cut(
+            batch,
+            most_bytes=batch.size_bytes if most_bytes is None else most_bytes,
+            most_messages=batch.count if most_messages is None else most_messages,
+        )
+
+    def _read(self) -> Batch | None:
+        """What the store has at the position, in the reader's framing, up to what had an outcome before."""
+        while self._done and self._position >= self._done[0][0]:
+            self._position = max(self._position, self._done[0][1] + 1)
+            self._done = self._done[1:]
+        home = self._home
+        record = home.store.read(home.name, self._position, _READ_BYTES)
+        if record is None:
+            return None  # not committed yet
+        codec = codec_named(record.codec)
+        batch = Batch((record.data,), record.count, len(record.data))
+        if record.first < self._position:
+            _, batch = codec.skip(batch, self._position - record.first)
+        if self._done and self._position + batch.count > self._done[0][0]:
+            batch, _ = codec.skip(batch, self._done[0][0] - self._position)
+        convert = converter(codec, self.codec)
+        return batch if convert is None else convert(batch)
+
+    # -- contract stream: on record as handed out before anybody gets it
+
+    def _take_claimed(self, most_bytes: int | None, most_messages: int | None, never_over: int | None) -> Batch | None:
+        if self._claimed is None:
+            self._claim(most_bytes, most_messages)
+            return None
+        if not self._may_take:
+            return None
+        whole, number = self._claimed
+        batch, rest = self._cut(whole, most_bytes, most_messages)
+        if never_over is not None and batch.size_bytes > never_over:
+            return None
+        self._claimed = (rest, number + batch.count) if rest.count else None
+        self.number = number
+        self._queued -= batch.count
+        if self._claimed is None:
+            self._claim(most_bytes, most_messages)  # what comes next is on its way while this is written
+            self.number = number
+        return batch
+
+    def _claim(self, most_bytes: int | None, most_messages: int | None) -> None:
+        batch = self._again() or self._next(
+            _READ_BYTES if most_bytes is None else min(most_bytes, _READ_BYTES), most_messages, None
+        )
+        if batch is None:
+            return
+        self._claimed = (batch, self.number)
+        self._may_take = False
+        self._move(self._cursor.claim(self.number, batch.count))
+        self._home.store.transaction.on_committed(self._claim_committed)
+
+    def _again(self) -> Batch | None:
+        """The first of what came back."""
+        if not self._returned:
+            return None
+        self.number, batch = self._returned.pop(0)
+        return batch
+
+    def came_back(self, number: int, batch: Batch) -> bool:
+        """See `Reader`."""
+        if not self.claims or self._left:
+            if self.claims:
+                self._move(self._cursor.unclaim(number, batch.count))
+            return False
+        self._move(self._cursor.unclaim(number, batch.count))
+        bisect.insort(self._returned, (number, batch), key=_number)
+        self._queued += batch.count
+        return True
+
+    def _claim_committed(self) -> None:
+        self._may_take = True
+        if not self._left:
+            self.on_data()
+
+    # -- outcomes
+
+    def acknowledge(self, number: int, messages: int) -> None:
+        """See `Reader`; it is committed with whatever the same callback publishes."""
+        if messages:
+            super().acknowledge(number, messages)
+            self._move(self._cursor.acknowledge(number, messages))
+
+    def passed(self, number: int, messages: int) -> None:
+        """See `Reader`. It frees the store of them; what became of them is told when their program has ended."""
+        self._move(self._cursor.mark_indeterminate(number, messages))
+
+    def was_read(self, messages: int, *, handled: bool) -> None:
+        """See `Reader`."""
+        super().was_read(messages, handled=handled)
+        if handled and messages:
+            cursor = self._cursor
+            acknowledged, indeterminate = cursor.acknowledged + messages, cursor.indeterminate - messages
+            self._move(replace(cursor, acknowledged=acknowledged, indeterminate=indeterminate))
+
+    def _move(self, cursor: Cursor) -> None:
+        self._cursor = cursor
+        self._home.store.transaction.cursor(self.channel, self.processor, cursor)
+
+    def leave(self, *, for_good: bool = False) -> None:
+        """See `Reader`; unless it is for good, what is left stays for the next run."""
+        if self._left:
+            return
+        self._left = True
+        self.account.unread += self._queued
+        if self._claimed is not None:
+            batch, number = self._claimed
+            self._move(self._cursor.unclaim(number, batch.count))
+        self._queued = 0
+        self._head = self._claimed = None
+        self._returned.clear()
+        if for_good:
+            transaction = self._home.store.transaction
+            transaction.forget_reader(self.channel, self.processor)
+            transaction.put(_NOTES, left_key(self.channel, self.processor), b"1")
+        self._home.reader_left()
+
+
+class DurableWriter(Writer):
+    """Puts batches into the store's transaction in the making."""
+
+    durable = True
+
+    def __init__(self, channel: DurableChannel, processor: str, codec: Codec) -> None:
+        self.codec = codec
+        self._channel = channel
+        self._end_key = key_of(channel.name, processor)
+        self._written_key = b"written " + self._end_key
+        self.carried = int(channel.store.get(_NOTES, self._written_key) or b"0")
+        self.ended_before = channel.store.get(_ENDS, self._end_key) is not None
+        self._written = self.carried
+        self._ended = False
+        names = {reader.codec.name: reader.codec for reader in channel.durable_readers}
+        found = (converter(codec, wanted) for wanted in names.values())
+        self._conversions = [convert for convert in found if convert is not None]
+
+    def publish(self, batch: Batch) -> None:
+        """See `Writer`."""
+        if not batch.count:
+            return
+        try:
+            for convert in self._conversions:
+                convert(batch)  # what a reader could not be given is refused here, where it can be told to the writer
+        except CodecError as error:
+            self._refuse(batch, error)
+        channel = self._channel
+        transaction = channel.store.transaction
+        transaction.append(channel.name, batch.parts, batch.count, self.codec.name, joins=self.codec.framed)
+        self._written += batch.count
+        transaction.put(_NOTES, self._written_key, b"%d" % self._written)
+        channel.published(batch.count)
+
+    def _refuse(self, batch: Batch, error: CodecError) -> None:
+        channel = self._channel
+        good, _ = self.codec.skip(batch, error.index)
+        if good.count:
+            self.publish(good)
+        channel.refused += 1
+        raise CodecError(
+            f"message {channel.made + 1:,} of channel `{channel.name}` is refused: {error.what}",
+            index=good.count,
+            remedy=error.remedy,
+        ) from error
+
+    @property
+    def full(self) -> bool:
+        """See `Writer`."""
+        return self._channel.full
+
+    @property
+    def blocked_by(self) -> tuple[Reader, ...]:
+        """See `Writer`."""
+        return self._channel.slowest if self._channel.full else ()
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """See `Writer`."""
+        self._channel.when_room(callback)
+
+    @property
+    def wanted(self) -> bool:
+        """See `Writer`."""
+        return any(not reader.left for reader in self._channel.durable_readers)
+
+    def end(self, *, for_good: bool = False) -> None:
+        """See `Writer`; for good: it is on record, and a run that goes on here does not start this processor again."""
+        if self._ended:
+            return
+        self._ended = True
+        if for_good:
+            self._channel.store.transaction.put(_ENDS, self._end_key, b"%d" % self._written)
+        self._channel.writer_ended()
+
+
+class DurableChannel(Channel):
+    """See the module."""
+
+    kind = "durable"
+
+    def __init__(self, spec: ChannelSpec, store: Store) -> None:
+        self.name = spec.name
+        self.capacity_bytes = spec.capacity_bytes
+        self.written = 0
+        self.refused = 0
+        self.store = store
+        self.made = store.state(spec.name).last
+        """The number of the last message that was published."""
+        self.durable_readers: list[DurableReader] = []
+        self._open_writers = 0
+        self._told: Transaction | None = None
+        self._waiting: list[Callable[[], None]] = []
+        self._when_left: list[Callable[[], None]] = []
+
+    @property
+    def readers(self) -> tuple[Reader, ...]:
+        """See `Channel`."""
+        return tuple(self.durable_readers)
+
+    @property
+    def state(self) -> ChannelState:
+        """What the store has of it."""
+        return self.store.state(self.name)
+
+    @property
+    def ended(self) -> bool:
+        """Whether every writer has ended."""
+        return self._open_writers == 0
+
+    @property
+    def full(self) -> bool:
+        """Whether writers should wait: for the readers, or for a store that cannot write."""
+        return self.state.held_bytes >= self.capacity_bytes or self.store.stuck is not None
+
+    @property
+    def slowest(self) -> tuple[Reader, ...]:
+        """The readers that have the most before them."""
+        most = max((reader.queued_messages for reader in self.durable_readers), default=0)
+        return tuple(reader for reader in self.durable_readers if not reader.left and reader.queued_messages == most)
+
+    def open_reader(self, processor: str, codec: Codec) -> DurableReader:
+        """See `Channel`."""
+        cursor = self.store.readers(self.name).get(processor)
+        if cursor is None:
+            key = left_key(self.name, processor)
+            left = self.store.get(_NOTES, key) is not None
+            cursor = Cursor(base=self.made if left else self.state.first - 1)
+            if left:
+                self.store.transaction.delete(_NOTES, key)
+        reader = DurableReader(self, processor, codec, cursor)
+        self.durable_readers.append(reader)
+        return reader
+
+    def open_writer(self, processor: str, codec: Codec) -> DurableWriter:
+        """See `Channel`."""
+        self._open_writers += 1
+        return DurableWriter(self, processor, codec)
+
+    def published(self, messages: int) -> None:
+        """So many messages more are in the transaction in the making."""
+        self.written += messages
+        self.made += messages
+        for reader in self.durable_readers:
+            reader.published(messages)
+        transaction = self.store.transaction
+        if self._told is not transaction:
+            self._told = transaction
+            transaction.on_committed(self._committed)
+
+    def _committed(self) -> None:
+        for reader in self.durable_readers:
+            reader.on_data()
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once when the channel is not full; at once when it is not."""
+        if self.full:
+            self._waiting.append(callback)
+        else:
+            callback()
+
+    def room(self) -> None:
+        """Something was deleted, or the store can write again."""
+        if self._waiting and not self.full:
+            waiting, self._waiting = self._waiting, []
+            for callback in waiting:
+                callback()
+
+    def on_readers_left(self, callback: Callable[[], None]) -> None:
+        """See `Channel`."""
+        self._when_left.append(callback)
+
+    def reader_left(self) -> None:
+        """A reader wants no more."""
+        self.room()
+        if all(reader.left for reader in self.durable_readers):
+            for callback in self._when_left:
+                callback()
+
+    def writer_ended(self) -> None:
+        """One of the writers has ended."""
+        self._open_writers -= 1
+        if not self._open_writers:
+            for reader in self.durable_readers:
+                reader.on_data()
+
+    def close(self) -> None:
+        """See `Channel`; the store is the run's."""
+
+
+def _number(returned: tuple[int, Batch]) -> int:
+    return returned[0]
+
+
+def left_key(channel: str, processor: str) -> bytes:
+    """Under this key stands that a reader has left for good."""
+    return b"left " + key_of(channel, processor)
+
+
+def key_of(channel: str, processor: str) -> bytes:
+    """What is kept of a processor at a channel is under this key."""
+    return f"{channel}\0{processor}".encode()
