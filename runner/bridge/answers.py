@@ -244,3 +244,8 @@ class AnswerDelivery(Delivery):
     def blocked_by(self) -> tuple[Reader, ...]:
         """See `Delivery`."""
         return self._outlet.blocked_by if self._outlet is not None else ()
+
+    @property
+    def trouble(self) -> str | None:
+        """See `Delivery`."""
+        return self._outlet.trouble if self._outlet is not None else None

@@ -162,6 +162,11 @@ class Collector:
         return self._delivery.blocked_by
 
     @property
+    def trouble(self) -> str | None:
+        """Why it waits where no reader makes it wait."""
+        return self._delivery.trouble
+
+    @property
     def waiting_bytes(self) -> int:
         """Bytes that the program has written and nobody has read yet."""
         return unread_bytes(self._descriptor) if self._descriptor >= 0 else 0

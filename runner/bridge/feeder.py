@@ -24,6 +24,8 @@ from runner.errors import ContractError
 _READERS_GONE_S = 1.0
 _POLL_S = 0.001
 _HELD_BYTES = 256 << 10
+_LOOK_FIRST_S = 0.002
+_LOOK_LAST_S = 0.25
 _MOST_PARTS = os.sysconf("SC_IOV_MAX")
 _ANSWER = array("i", [0])
 
@@ -110,6 +112,7 @@ class Feeder(ABC):
                 if piece is None:
                     if self.inlet.ended:
                         self._end_input()
+                    self._idle()
                     return
                 piece.start = self.written_bytes
                 piece.end = piece.start + piece.batch.size_bytes
@@ -159,6 +162,9 @@ class Feeder(ABC):
     @abstractmethod
     def _hold(self, piece: Piece) -> None:
         """`piece` is about to be written: remember it."""
+
+    def _idle(self) -> None:  # noqa: B027 - most have nothing to do
+        """Everything that there is has been written."""
 
     @property
     @abstractmethod
@@ -226,6 +232,9 @@ class StreamFeeder(Feeder):
         super().__init__(descriptor, inlet, on_progress=on_progress)
         self._held: deque[Piece] = deque()
         self._consumed: dict[int, int] = {}
+        self._tells = any(reader.claims for reader in inlet.readers)
+        self._look_s = _LOOK_FIRST_S
+        self._looking: asyncio.TimerHandle | None = None
 
     def _next(self) -> Piece | None:
         return self.inlet.take()
@@ -234,11 +243,35 @@ class StreamFeeder(Feeder):
         held = self._held
         if held and (len(held) >= MANY_PIECES or piece.start - held[0].start >= _HELD_BYTES):
             # Not from the size of the pipe: a program may have made its end of it larger.
-            read_before = self.written_bytes - self.unread_bytes
-            while held and held[0].end <= read_before:
-                self._consume(held.popleft(), None)
+            self._consume_read()
         if len(held) < MANY_PIECES or not merged(held, piece, self.inlet.codec):
             held.append(piece)
+
+    def _consume_read(self) -> None:
+        held, read_before = self._held, self.written_bytes - self.unread_bytes
+        while held and held[0].end <= read_before:
+            self._consume(held.popleft(), None)
+
+    def _idle(self) -> None:
+        """The kernel does not say when a pipe is read: look now and then, so that a channel gets its room back."""
+        if self._tells and self._held:
+            self._look_s = _LOOK_FIRST_S
+            if self._looking is None:
+                self._looking = self._loop.call_later(self._look_s, self._look)
+
+    def _look(self) -> None:
+        self._looking = None
+        self._consume_read()
+        if self._held:
+            self._look_s = min(_LOOK_LAST_S, 2 * self._look_s)
+            self._looking = self._loop.call_later(self._look_s, self._look)
+
+    def stop(self) -> None:
+        """See `Feeder`."""
+        super().stop()
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
 
     def _consume(self, piece: Piece, messages: int | None) -> None:
         key, count = id(piece.reader), piece.batch.count if messages is None else messages

@@ -120,6 +120,11 @@ class Inlet:
         """Whether all writers have ended."""
         return all(reader.ended for reader in self.readers)
 
+    @property
+    def left_before(self) -> bool:
+        """Whether it was left for good in an earlier part of the run."""
+        return any(reader.left_before for reader in self.readers)
+
     def leave(self, *, for_good: bool = False) -> None:
         """Want no more; what waits counts as unread. See `Reader.leave`."""
         for piece in self._returned:

@@ -36,6 +36,11 @@ class Delivery(ABC):
     def blocked_by(self) -> tuple[Reader, ...]:
         """The readers that make it wait."""
 
+    @property
+    def trouble(self) -> str | None:
+        """See `Writer.trouble`."""
+        return None
+
 
 class Outlet(Delivery):
     """All channels that one port of a processor is joined to; its replicas share it."""
@@ -86,6 +91,11 @@ class Outlet(Delivery):
     def blocked_by(self) -> tuple[Reader, ...]:
         """See `Delivery`."""
         return tuple(reader for writer in self.writers for reader in writer.blocked_by)
+
+    @property
+    def trouble(self) -> str | None:
+        """See `Delivery`."""
+        return next((writer.trouble for writer in self.writers if writer.trouble is not None), None)
 
     @property
     def wanted(self) -> bool:

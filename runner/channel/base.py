@@ -44,6 +44,8 @@ class Reader(ABC):
     """That of the first message of the batch that `take` returned last, from 1."""
     claims: bool = False
     """Whether what is taken is to be on record as handed out before anybody gets it; set by who reads, once."""
+    left_before: bool = False
+    """Whether it had left for good in an earlier part of the run, which was cut short."""
     on_data: Callable[[], None]
     """Called when messages came or the channel ended; set by who reads."""
 
@@ -143,6 +145,11 @@ class Writer(ABC):
     @abstractmethod
     def blocked_by(self) -> tuple[Reader, ...]:
         """The readers that make it wait."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it waits where no reader makes it wait; None: nothing but readers do."""
+        return None
 
     @abstractmethod
     def when_room(self, callback: Callable[[], None]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
-from dataclasses import replace
 
 from runner.channel.base import Account, Channel, Reader, Writer
 from runner.codec.base import Batch, Codec
@@ -32,7 +31,9 @@ def _nothing() -> None:
 class DurableReader(Reader):
     """Reads committed messages in order, from where its cursor is."""
 
-    def __init__(self, channel: DurableChannel, processor: str, codec: Codec, cursor: Cursor) -> None:
+    def __init__(
+        self, channel: DurableChannel, processor: str, codec: Codec, cursor: Cursor, *, left_before: bool
+    ) -> None:
         self.channel = channel.name
         self.processor = processor
         self.codec = codec
@@ -41,6 +42,8 @@ class DurableReader(Reader):
         self._home = channel
         self._cursor = cursor.after_crash()
         self._left = False
+        self.left_before = left_before
+        self._forgotten = left_before
         self._position = self._cursor.base + 1
         """The number of the next message that nobody was given."""
         self._done: Ranges = self._cursor.done
@@ -52,10 +55,10 @@ class DurableReader(Reader):
         self._may_take = True
         self._returned: list[tuple[int, Batch]] = []
         """What came back unread, by number."""
-        self.account.carried = total(cursor.open_ranges(channel.made))
-        self.account.indeterminate = cursor.handed_out
-        self._queued = self.account.carried - cursor.handed_out
-        channel.store.transaction.cursor(channel.name, processor, self._cursor)
+        self.account.indeterminate = cursor.handed_out + cursor.read
+        self.account.carried = total(cursor.open_ranges(channel.made)) + cursor.read
+        self._queued = self.account.carried - self.account.indeterminate
+        self._move(self._cursor)
 
     @property
     def queued_messages(self) -> int:
@@ -78,6 +81,11 @@ class DurableReader(Reader):
     def left(self) -> bool:
         """See `Reader`."""
         return self._left
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has left for good."""
+        return self._left and self._forgotten
 
     def published(self, messages: int) -> None:
         """So many more are on their way into the channel."""
@@ -206,19 +214,18 @@ class DurableReader(Reader):
 
     def passed(self, number: int, messages: int) -> None:
         """See `Reader`. It frees the store of them; what became of them is told when their program has ended."""
-        self._move(self._cursor.mark_indeterminate(number, messages))
+        self._move(self._cursor.mark_read(number, messages))
 
     def was_read(self, messages: int, *, handled: bool) -> None:
         """See `Reader`."""
         super().was_read(messages, handled=handled)
-        if handled and messages:
-            cursor = self._cursor
-            acknowledged, indeterminate = cursor.acknowledged + messages, cursor.indeterminate - messages
-            self._move(replace(cursor, acknowledged=acknowledged, indeterminate=indeterminate))
+        if messages:
+            self._move(self._cursor.settle_read(messages, handled=handled))
 
     def _move(self, cursor: Cursor) -> None:
         self._cursor = cursor
-        self._home.store.transaction.cursor(self.channel, self.processor, cursor)
+        if not self._forgotten:
+            self._home.store.transaction.cursor(self.channel, self.processor, cursor)
 
     def leave(self, *, for_good: bool = False) -> None:
         """See `Reader`; unless it is for good, what is left stays for the next run."""
@@ -233,6 +240,7 @@ class DurableReader(Reader):
         self._head = self._claimed = None
         self._returned.clear()
         if for_good:
+            self._forgotten = True  # whatever comes of what is on its way holds up no deletion
             transaction = self._home.store.transaction
             transaction.forget_reader(self.channel, self.processor)
             transaction.put(_NOTES, left_key(self.channel, self.processor), b"1")
@@ -268,7 +276,8 @@ class DurableWriter(Writer):
             self._refuse(batch, error)
         channel = self._channel
         transaction = channel.store.transaction
-        transaction.append(channel.name, batch.parts, batch.count, self.codec.name, joins=self.codec.framed)
+        if not channel.forsaken:
+            transaction.append(channel.name, batch.parts, batch.count, self.codec.name, joins=self.codec.framed)
         self._written += batch.count
         transaction.put(_NOTES, self._written_key, b"%d" % self._written)
         channel.published(batch.count)
@@ -293,7 +302,12 @@ class DurableWriter(Writer):
     @property
     def blocked_by(self) -> tuple[Reader, ...]:
         """See `Writer`."""
-        return self._channel.slowest if self._channel.full else ()
+        return self._channel.slowest if self._channel.full and self.trouble is None else ()
+
+    @property
+    def trouble(self) -> str | None:
+        """See `Writer`."""
+        return self._channel.store.stuck
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """See `Writer`."""
@@ -301,8 +315,8 @@ class DurableWriter(Writer):
 
     @property
     def wanted(self) -> bool:
-        """See `Writer`."""
-        return any(not reader.left for reader in self._channel.durable_readers)
+        """See `Writer`; for a reader that comes back with the next run it is kept, as long as there is room."""
+        return self._channel.wanted
 
     def end(self, *, for_good: bool = False) -> None:
         """See `Writer`; for good: it is on record, and a run that goes on here does not start this processor again."""
@@ -329,6 +343,7 @@ class DurableChannel(Channel):
         """The number of the last message that was published."""
         self.durable_readers: list[DurableReader] = []
         self._open_writers = 0
+        self._holds_up = True
         self._told: Transaction | None = None
         self._waiting: list[Callable[[], None]] = []
         self._when_left: list[Callable[[], None]] = []
@@ -351,7 +366,33 @@ class DurableChannel(Channel):
     @property
     def full(self) -> bool:
         """Whether writers should wait: for the readers, or for a store that cannot write."""
-        return self.state.held_bytes >= self.capacity_bytes or self.store.stuck is not None
+        if not self._holds_up:
+            return False
+        return self.store.stuck is not None or (self._at_capacity and any(not each.left for each in self.durable_readers))
+
+    @property
+    def _at_capacity(self) -> bool:
+        return self.store.held_bytes(self.name) >= self.capacity_bytes
+
+    @property
+    def forsaken(self) -> bool:
+        """Whether all readers have left for good: nothing is stored for nobody."""
+        for reader in self.durable_readers:  # noqa: SIM110 - asked for each batch
+            if not reader.gone:
+                return False
+        return True
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody reads it: now, or what fits in the next run."""
+        if any(not reader.left for reader in self.durable_readers):
+            return True
+        return not self._at_capacity and any(not reader.gone for reader in self.durable_readers)
+
+    def hold_up_nobody(self) -> None:
+        """The run is ended at once: nobody waits for room any more."""
+        self._holds_up = False
+        self.room()
 
     @property
     def slowest(self) -> tuple[Reader, ...]:
@@ -362,13 +403,10 @@ class DurableChannel(Channel):
     def open_reader(self, processor: str, codec: Codec) -> DurableReader:
         """See `Channel`."""
         cursor = self.store.readers(self.name).get(processor)
-        if cursor is None:
-            key = left_key(self.name, processor)
-            left = self.store.get(_NOTES, key) is not None
+        left = self.store.get(_NOTES, left_key(self.name, processor)) is not None
+        if cursor is None or left:
             cursor = Cursor(base=self.made if left else self.state.first - 1)
-            if left:
-                self.store.transaction.delete(_NOTES, key)
-        reader = DurableReader(self, processor, codec, cursor)
+        reader = DurableReader(self, processor, codec, cursor, left_before=left)
         self.durable_readers.append(reader)
         return reader
 
@@ -380,9 +418,13 @@ class DurableChannel(Channel):
     def published(self, messages: int) -> None:
         """So many messages more are in the transaction in the making."""
         self.written += messages
-        self.made += messages
         for reader in self.durable_readers:
             reader.published(messages)
+        if self.forsaken:
+            return
+        self.made += messages
+        if self._at_capacity and all(reader.left for reader in self.durable_readers):
+            self._unwanted()
         transaction = self.store.transaction
         if self._told is not transaction:
             self._told = transaction
@@ -414,8 +456,12 @@ class DurableChannel(Channel):
         """A reader wants no more."""
         self.room()
         if all(reader.left for reader in self.durable_readers):
-            for callback in self._when_left:
-                callback()
+            self._unwanted()
+
+    def _unwanted(self) -> None:
+        """Nobody reads it for now: those who write to it look whether it is `wanted` still."""
+        for callback in self._when_left:
+            callback()
 
     def writer_ended(self) -> None:
         """One of the writers has ended."""

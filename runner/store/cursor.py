@@ -17,7 +17,7 @@ from runner.errors import BugError
 from runner.store.ranges import Range, Ranges, added, covers, gaps, meets, removed, sound, total
 from runner.store.sealed import SealError, seal, unseal
 
-_Stored = tuple[int, list[Range], list[Range], int, int, int, int]
+_Stored = tuple[int, list[Range], list[Range], int, int, int, int, int]
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(_Stored)
 
@@ -27,7 +27,8 @@ class Cursor:
     """See the module. The counts say what became of the messages that have an outcome since the reader is known.
 
     `begun` messages were passed before it was there (a reader that joined late), so that
-    begun + acknowledged + indeterminate + dead + dropped is `base` and the numbers in `done`.
+    begun + acknowledged + indeterminate + dead + dropped is `base` and the numbers in `done`. Of the indeterminate,
+    `read` are with programs that run on: they may be acknowledged yet.
     """
 
     base: int = 0
@@ -37,6 +38,7 @@ class Cursor:
     indeterminate: int = 0
     dead: int = 0
     dropped: int = 0
+    read: int = 0
 
     @property
     def outcomes(self) -> int:
@@ -67,6 +69,20 @@ class Cursor:
         moved = self._settled(number, count)
         return replace(moved, indeterminate=moved.indeterminate + count)
 
+    def mark_read(self, number: int, count: int) -> Cursor:
+        """`count` messages from `number` on were read by a program that runs on; `settle_read` tells how that ended."""
+        moved = self.mark_indeterminate(number, count)
+        return replace(moved, read=moved.read + count)
+
+    def settle_read(self, count: int, *, handled: bool) -> Cursor:
+        """A program has ended that had read `count` messages: they are acknowledged if `handled`."""
+        if not 0 <= count <= self.read:
+            raise BugError(f"{count:,} messages are settled, and {self.read:,} were read")
+        moved = replace(self, read=self.read - count)
+        if not handled:
+            return moved
+        return replace(moved, acknowledged=self.acknowledged + count, indeterminate=self.indeterminate - count)
+
     def mark_dead(self, number: int, count: int) -> Cursor:
         """`count` messages from `number` on are dead letters."""
         moved = self._settled(number, count)
@@ -92,8 +108,8 @@ class Cursor:
         return replace(self, claimed=removed(self.claimed, number, last))
 
     def after_crash(self) -> Cursor:
-        """After the runner died: whatever was claimed is indeterminate."""
-        moved = self
+        """After the runner died: whatever was claimed, or read and not settled, is indeterminate."""
+        moved = replace(self, read=0)
         for first, last in self.claimed:
             moved = moved.mark_indeterminate(first, last - first + 1)
         return moved
@@ -118,7 +134,7 @@ class Cursor:
 
     def encode(self, key: bytes) -> bytes:
         """As stored under `key`: msgpack with a checksum."""
-        counts = (self.acknowledged, self.indeterminate, self.dead, self.dropped)
+        counts = (self.acknowledged, self.indeterminate, self.dead, self.dropped, self.read)
         return seal(key, _ENCODER.encode((self.base, self.done, self.claimed, *counts)))
 
     @classmethod
@@ -130,7 +146,7 @@ class Cursor:
             raise SealError from error
         cursor = cls(base, tuple(done), tuple(claimed), *counts)
         apart = all(not meets(cursor.done, first, last) for first, last in cursor.claimed)
-        if not apart or not sound(cursor.done, base) or not _beyond(cursor.claimed, base) or cursor.begun < 0:
+        if not apart or not sound(cursor.done, base) or not _beyond(cursor.claimed, base) or cursor.begun < 0 or cursor.read > cursor.indeterminate:
             raise SealError
         return cursor
 

@@ -125,6 +125,10 @@ class Store:
         book = self._book(channel)
         return ChannelState(book.epoch, book.freed + 1, book.committed, book.held_bytes)
 
+    def held_bytes(self, channel: str) -> int:
+        """`held_bytes` of `state`, for those who ask often."""
+        return self._book(channel).held_bytes
+
     def readers(self, channel: str) -> Mapping[str, Cursor]:
         """The cursor of every reader of `channel`, as set last; those that the pipeline no longer has among them."""
         return dict(self._book(channel).cursors)

@@ -175,7 +175,9 @@ class Monitor:
             return "ready", "waiting until it is ready"
         for collector in attempt.ports.collectors:
             if collector.paused:
-                readers = collector.blocked_by
+                readers, trouble = collector.blocked_by, collector.trouble
+                if trouble is not None:
+                    return "state", f"waiting until it can be stored: {trouble}"
                 if not readers:
                     return "order", "waiting for answers that come before its own"
                 reader = max(readers, key=lambda reader: reader.queued_bytes)

@@ -84,7 +84,9 @@ class ProcessorRun:
 
     @property
     def ended_before(self) -> bool:
-        """Whether all that it writes had ended for good in an earlier part of the run, which was cut short."""
+        """Whether it had ended for good in an earlier part of the run, which was cut short."""
+        if any(inlet.left_before for inlet in self.shared.inlets.values()):
+            return True
         outlets = self.shared.outlets.values()
         return bool(outlets) and not self.shared.pipes_out and all(outlet.ended_before for outlet in outlets)
 
