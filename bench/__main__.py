@@ -13,6 +13,7 @@ import platform
 import sys
 from pathlib import Path
 
+from bench.durable import DURABLE
 from bench.figures import FIGURES
 from bench.homes import HOMES
 from bench.measure import build
@@ -21,7 +22,7 @@ from bench.ratios import QUICK, RATIOS, Row, Size
 
 def main() -> int:
     """Measure what is asked for; 1 where a target was missed."""
-    every = RATIOS | FIGURES | HOMES
+    every = RATIOS | FIGURES | HOMES | DURABLE
     parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks of the connector runner.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(every)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="smaller counts, for a quick look")

@@ -21,6 +21,7 @@ from runner.store.store import ChannelState, Store
 from runner.store.transaction import Transaction
 
 _READ_BYTES = 256 << 10
+_AHEAD_BYTES = 1 << 20
 _NOTES, _ENDS = "notes", "ends"
 
 
@@ -298,6 +299,11 @@ class DurableWriter(Writer):
     def full(self) -> bool:
         """See `Writer`."""
         return self._channel.full
+
+    @property
+    def ahead(self) -> bool:
+        """See `Writer`: readers that keep up find in memory what was stored last."""
+        return self._channel.store.held_bytes(self._channel.name) >= _AHEAD_BYTES
 
     @property
     def blocked_by(self) -> tuple[Reader, ...]:

@@ -1,8 +1,9 @@
 """The store of one runner and pipeline: messages, cursors and small tables, committed together.
 
 All of it is called on the event loop's thread, and knows nothing of processes, channels' kinds or bridges. There is one
-transaction in the making: whatever one callback puts into it is committed together or not at all. While it is being
-committed, on a thread of its own, the next one fills: the slower the disk, the larger the groups.
+transaction in the making: whatever one callback puts into it is committed together or not at all. With a sync it is
+committed on a thread of its own, while the next one fills: the slower the disk, the larger the groups. Without one it is
+committed on the loop's thread, as that is a copy into the kernel's memory; the thread gets what has to be tried again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from runner.store.writer import Done, Held, Job, Writer
 TAIL_BYTES = 4 << 20
 """Of each channel, what was committed last stays in memory, up to here."""
 READ_BYTES = 256 << 10
+_TURNS = 2
+_LARGE_BYTES = 1 << 20
 
 
 def _nothing() -> None:
@@ -87,7 +90,7 @@ class Store:
             sync=self._sync,
             mapping=self._mapping,
         )
-        self._checksums = ThreadPoolExecutor(1, "store-checksums")
+        self._checksums = ThreadPoolExecutor(1, "store-checksums") if self._sync else None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._committing: Transaction | None = None
         self._closed = False
@@ -214,7 +217,8 @@ class Store:
             return
         self._closed = True
         self._writer.stop()
-        self._checksums.shutdown()
+        if self._checksums is not None:
+            self._checksums.shutdown()
         clean = self.failed is None
         try:
             if clean and not self._sync:
@@ -264,13 +268,23 @@ class Store:
                 lambda error: self._post(lambda: self._fail(error)),
             )
         if self._committing is None:
-            self._loop.call_soon(self._hand_over)
+            if self._sync:
+                self._loop.call_soon(self._hand_over)
+            else:
+                self._loop.call_soon(self._gather, _TURNS)
 
     def _post(self, callback: Callable[[], None]) -> None:
         """Call on the loop's thread; when the loop is closed nobody wants to know."""
         assert self._loop is not None
         if not self._closed and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
+
+    def _gather(self, turns: int) -> None:
+        """Let a few turns of the loop put into the transaction what they have, unless it is large already."""
+        if turns and self.transaction.size_bytes < _LARGE_BYTES and self._loop is not None:
+            self._loop.call_soon(self._gather, turns - 1)
+        else:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         if self._committing is not None or self.transaction.empty or self._closed or self.failed is not None:
@@ -282,7 +296,12 @@ class Store:
         passed = {name: self._books[name].passed for name in touched}
         due = {name: number for name, number in passed.items() if number > self._books[name].freed}
         self._unfreed = set()
-        self._writer.commit(Job(transaction, due))
+        job = Job(transaction, due)
+        done = None if self._sync or self.stuck is not None else self._writer.commit_now(job)
+        if done is None:
+            self._writer.commit(job)
+        else:
+            self._done(done)
 
     def _done(self, done: Done) -> None:
         """Committed: readers may see it."""
@@ -311,7 +330,8 @@ class Store:
                     waiting.set_result(None)
             if self._unfreed and not self._closed:
                 self.transaction.touch()
-            self._hand_over()
+            if self._sync:
+                self._hand_over()
 
     def _set_stuck(self, why: str | None) -> None:
         self.stuck = why

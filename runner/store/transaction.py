@@ -67,7 +67,7 @@ class Transaction:
         self,
         books: Callable[[str], Book],
         known_table: Callable[[str], object],
-        executor: Executor,
+        executor: Executor | None,
         begun: Callable[[], None],
     ) -> None:
         self._books = books
@@ -159,5 +159,5 @@ class Transaction:
     def _complete(self, chunk: Chunk) -> None:
         """No message comes to `chunk` any more: begin with its checksum while others are being committed."""
         del self._open[chunk.book.name]
-        if chunk.size_bytes >= _WORTH_A_THREAD_BYTES:
+        if self._executor is not None and chunk.size_bytes >= _WORTH_A_THREAD_BYTES:
             chunk.promise = self._executor.submit(chunk.stored)

@@ -38,7 +38,7 @@ class Plan:
     resume: str = "skip"
     durability: str = "process"
     capacity: str = "64KiB"
-    rate_per_s: int = 20_000
+    rate_per_s: int = 6_000
     count: int = 0
     """Messages in all (`live`: of each run); 0: enough for all kills."""
 
