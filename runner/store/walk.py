@@ -60,6 +60,7 @@ class _Pages:
         self._taken[:2] = b"\1\1"
         self._pages = file.pages
         self._last_page = last_page
+        self._beyond = max(0, last_page + 1 - file.pages)
 
     def take(self, first: int, count: int = 1) -> None:
         """`count` pages from `first` on belong to who asks, and to nobody else. Raises BrokenError."""
@@ -80,6 +81,13 @@ class _Pages:
                 if taken[number]:
                     raise BrokenError(f"page {number:,} is in use and free")
                 taken[number] = 1
+            else:
+                self._beyond -= 1
+
+    def accounted(self) -> None:
+        """Raises BrokenError unless what lies beyond the end of the file is free, page for page."""
+        if self._beyond:
+            raise BrokenError("the file is shorter than it was")
 
 
 @dataclass(slots=True)
@@ -112,6 +120,11 @@ class Walk:
         self._tree(self._meta.free, None, free.append, whole)
         for node in free:
             self._free(node)
+        if not self.found.damages:
+            try:
+                self._pages.accounted()
+            except BrokenError as error:
+                self.found.damages.append(Damage(str(error)))
         self.found.most_bytes = (self._meta.last_page + 1) * self._meta.page_bytes
         return self.found
 
