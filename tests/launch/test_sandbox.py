@@ -607,3 +607,25 @@ def test_starts_are_close_to_those_of_a_bare_process(spec: Processor) -> None:
         assert more_s < 0.030
 
     run(test)
+
+
+def test_mounts_that_come_and_go_do_not_stop_a_start(bubblewrap: str, tmp_path: Path) -> None:
+    """bwrap binds the machine's mounts one by one; one that is gone when it is its turn would end it."""
+    del bubblewrap
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    places = [tmp_path / str(number) for number in range(4)]
+    for place in places:
+        place.mkdir()
+    churn = "while :; do for p in " + " ".join(map(str, places)) + "; do mount -t tmpfs none $p; umount $p; done; done"
+    with subprocess.Popen(["sh", "-c", churn], start_new_session=True) as churning:
+        try:
+            command = [sys.executable, str(Path(__file__).with_name("start_often.py"))]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+        finally:
+            os.killpg(churning.pid, signal.SIGKILL)
+            churning.wait()
+            for place in places:
+                while subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode == 0:
+                    pass
+    assert (done.returncode, done.stdout) == (0, "40 started\n"), done.stderr
