@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 BRANCH, LEAF, OVERFLOW, META = 0x01, 0x02, 0x04, 0x08
 BIG, SUBTREE = 0x01, 0x02
@@ -74,8 +75,7 @@ class Meta:
     transaction: int
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """An entry of a leaf. `page` is where the value is when it has pages of its own (0: it is `value`)."""
 
     key: bytes

@@ -1,7 +1,8 @@
 """Walks all branches and leaves of an LMDB file, so that LMDB can be let at it, and says what is damaged.
 
-It takes about 0.1 s for 10 GB of messages: a leaf names a hundred records of 256 KiB, whose own pages are not read
-here but counted, and checked for belonging to nothing else. What the records hold is verified when they are read.
+It takes about 10 us per record, half a second for 10 GB of long ones: a leaf names a hundred records of 256 KiB, whose
+own pages are not read here but counted, and checked for belonging to nothing else. What the records hold is verified
+when they are read.
 """
 
 from __future__ import annotations
