@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from runner.errors import LaunchError, MachineError
+from runner.launch.base import ShimLostError
 from runner.spec.model import MIB, Mount, Processor
 from runner.spec.visible import SYSTEM_FOLDERS
 
@@ -185,6 +186,24 @@ _SWITCHES = (
 )
 
 
+_MOUNTS = (
+    (
+        ("find source path",),
+        "what is to be mounted cannot be reached",
+        "see that it is there, and that the processor's user may enter every folder above it",
+    ),
+    (
+        ("Can't mkdir", "Can't create file"),
+        "there is no place to mount at",
+        "a target inside of what is read-only must be there already",
+    ),
+)
+
+
+class MountsChangedError(ShimLostError):
+    """Bubblewrap binds every mount of the machine one by one, and one of them was gone when it was its turn."""
+
+
 def cause(said: str) -> LaunchError | MachineError:
     """Why bubblewrap did not build a sandbox, from what it wrote to its stderr."""
     text = said.strip().removeprefix("bwrap: ")
@@ -195,16 +214,11 @@ def cause(said: str) -> LaunchError | MachineError:
             f"cannot be started: bubblewrap may not mount /proc here ({text})",
             remedy="in a container, let it see all of /proc (systempaths=unconfined), or run the runner outside of it",
         )
-    if "find source path" in text:
-        return LaunchError(
-            f"cannot be started: what is to be mounted cannot be reached ({text})",
-            remedy="see that it is there, and that the processor's user may enter every folder above it",
-        )
-    if "Can't mkdir" in text or "Can't create file" in text:
-        return LaunchError(
-            f"cannot be started: there is no place to mount at ({text})",
-            remedy="a target inside of what is read-only must be there already",
-        )
+    for signs, what, remedy in _MOUNTS:
+        if any(sign in text for sign in signs):
+            return LaunchError(f"cannot be started: {what} ({text})", remedy=remedy)
+    if "Unable to apply mount flags" in text:  # one of this machine's mounts went away while all of them were bound
+        return MountsChangedError(f"cannot be started: the machine's mounts have changed meanwhile ({text})")
     if "Unknown option" in text:
         return MachineError(f"cannot be started: bubblewrap is too old ({text})", remedy="install a newer bubblewrap")
     return LaunchError(f"cannot be started: bubblewrap says: {text}")

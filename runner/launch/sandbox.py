@@ -56,6 +56,7 @@ _CHANNEL, _SHIM, _FIRST_FILE = 3, 4, 5
 _LONGEST_SAID_BYTES = 4096
 _KILLED = 128 + signal.SIGKILL  # bwrap's exit status when PID 1 of its sandbox was killed
 _LONGEST_TRY_S = 20.0
+_MOST_BUILDS = 5  # of one start, while the machine's mounts come and go
 _MFD_EXEC = 0x10  # memfd_create(2), Linux 6.3
 _INSTALL = (
     "install it: apt install bubblewrap (Debian, Ubuntu), dnf install bubblewrap (Fedora), apk add bubblewrap (Alpine)"
@@ -90,21 +91,27 @@ class SandboxHandle(Handle):
         """See `Handle`."""
         directory = request.directory or "/"
         fresh = self._spec.untrusted or self._inner is None or self._inner.lost
-        if fresh:
-            await self._build(directory)
-        assert self._inner is not None
         if self._identity.given:
             _hand_over(request.ports.values(), self._identity)
+        self._job = Job(request.command, directory, self._environment(request.env), request.ports, self._limits())
+        if not fresh:
+            return await self._start_inside(self._job)
+        for _ in range(_MOST_BUILDS):
+            await self._build(directory)
+            try:
+                return await self._start_inside(self._job)
+            except ShimLostError as lost:
+                why = await self._why_not_built()
+                why.__cause__ = lost
+            if not isinstance(why, bubblewrap.MountsChangedError):
+                break
+        raise why
+
+    async def _start_inside(self, job: Job) -> int:
+        assert self._inner is not None
         self._killed = False
         self._outer.begin()
-        self._job = Job(request.command, directory, self._environment(request.env), request.ports, self._limits())
-        try:
-            inside = await self._inner.start(self._job)
-        except ShimLostError as lost:
-            if fresh:
-                raise await self._why_not_built() from lost
-            raise
-        return self._seen_as(inside)
+        return self._seen_as(await self._inner.start(job))
 
     async def exited(self) -> Exited:
         """See `Handle`."""

@@ -43,16 +43,16 @@ def inspect(
 
     Raises MachineError when the file cannot be read.
     """
+    if each_record is None and deep:
+        each_record = _nobody
     try:
         meta = newest(file, lax=folder.lost_power)
     except BrokenError as error:
-        inspection = Inspection()
-        inspection.damages += _of_older(file, str(error))
-        return inspection
+        return _of_older(file, str(error), each_record)
     except OSError as error:
         raise unusable(folder.path, error) from error
     try:
-        return _Look(file, meta, each_record if each_record or not deep else _nobody).run()
+        return _Look(file, meta, each_record).run()
     except OSError as error:
         raise unusable(folder.path, error) from error
 
@@ -69,17 +69,20 @@ def _nobody(_channel: str, _record: Record) -> None:
     """Want no records."""
 
 
-def _of_older(file: PageFile, why: str) -> list[Damage]:
-    """What may be lost when one of the two meta pages is damaged: whatever the last commit brought."""
+def _of_older(file: PageFile, why: str, each_record: EachRecord | None) -> Inspection:
+    """What is there when one of the two meta pages is damaged: whatever the last commit brought may not be."""
     for number in (0, 1):
         try:
-            heads = _Look(file, file.meta(number), None).run().heads
-        except BrokenError:
+            meta = file.meta(number)
+            if _Look(file, meta, None).run().damages:
+                continue
+        except (BrokenError, OSError):
             continue
-        lost = [Damage(f"{why}; the last commit may be lost", name, head.last + 1) for name, head in heads.items()]
-        if lost:
-            return lost
-    return [Damage(f"{why}; nothing can be said of its messages")]
+        seen = _Look(file, meta, each_record).run()
+        lost = (Damage("the last commit may be lost", name, head.last + 1) for name, head in seen.heads.items())
+        seen.damages[:0] = [Damage(why), *lost]
+        return seen
+    return Inspection(damages=[Damage(f"{why}; nothing can be said of its messages")])
 
 
 class _Look:

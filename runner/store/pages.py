@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from struct import Struct
+from typing import NamedTuple
 
 BRANCH, LEAF, OVERFLOW, META = 0x01, 0x02, 0x04, 0x08
 BIG, SUBTREE = 0x01, 0x02
@@ -26,7 +27,6 @@ _NODE = Struct("<HHHH")
 _OVERFLOW_HEAD = Struct("<QHHI")
 _NUMBER = Struct("<Q")
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
-_PAGE_KINDS = 0x4F
 _MOST_KEY_BYTES = 511
 _MOST_DEPTH = 32
 
@@ -75,8 +75,7 @@ class Meta:
     transaction: int
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """An entry of a leaf. `page` is where the value is when it has pages of its own (0: it is `value`)."""
 
     key: bytes
@@ -107,7 +106,7 @@ class PageFile:
         if len(page) != self.page_bytes:
             raise BrokenError(f"page {number:,} is cut short")
         own, _, flags, lower, upper = PAGE_HEAD.unpack_from(page)
-        if own != number or flags & _PAGE_KINDS != kind:
+        if own != number or flags != kind:
             raise BrokenError(f"page {number:,} does not say that it is that page")
         if not PAGE_HEAD_BYTES < lower <= upper <= self.page_bytes or lower % 2:
             raise BrokenError(f"the bounds of page {number:,} are impossible")
@@ -120,7 +119,7 @@ class PageFile:
             raise BrokenError(f"meta page {number} is cut short")
         own, _, flags, _, _ = PAGE_HEAD.unpack_from(page)
         magic, version, _, _ = _META_HEAD.unpack_from(page, PAGE_HEAD_BYTES)
-        if own != number or flags & _PAGE_KINDS != META or magic != _MAGIC:
+        if own != number or flags != META or magic != _MAGIC:
             raise BrokenError(f"meta page {number} does not say that it is one")
         if version != _VERSION:
             raise BrokenError(f"meta page {number} is of format {version}, not {_VERSION}")
@@ -138,8 +137,7 @@ class PageFile:
         if len(head) != _OVERFLOW_HEAD.size:
             return False
         own, _, flags, pages = _OVERFLOW_HEAD.unpack(head)
-        kind = flags & _PAGE_KINDS
-        return (own, kind, pages) == (number, OVERFLOW, pages_of(size_bytes, self.page_bytes))
+        return (own, flags, pages) == (number, OVERFLOW, pages_of(size_bytes, self.page_bytes))
 
     def value(self, node: Node) -> bytes:
         """The whole value of `node`, wherever it is. Raises BrokenError."""

@@ -49,11 +49,15 @@ def _nothing_of(_channel: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ChannelState:
-    """A channel as committed: messages `first` to `last` are there (none when `last` is before `first`)."""
+    """A channel: messages `first` to `last` are committed and there (none when `last` is before `first`).
+
+    Up to `made` they have a number, those in the making among them; `held_bytes` counts these as well.
+    """
 
     epoch: str
     first: int
     last: int
+    made: int
     held_bytes: int
 
 
@@ -124,9 +128,9 @@ class Store:
         return tuple(sorted(self._books))
 
     def state(self, channel: str) -> ChannelState:
-        """What is committed of `channel`; `held_bytes` counts what is in the making as well."""
+        """How `channel` stands."""
         book = self._book(channel)
-        return ChannelState(book.epoch, book.freed + 1, book.committed, book.held_bytes)
+        return ChannelState(book.epoch, book.freed + 1, book.committed, book.made, book.held_bytes)
 
     def held_bytes(self, channel: str) -> int:
         """`held_bytes` of `state`, for those who ask often."""
@@ -349,30 +353,38 @@ class Store:
 
     def _from_disk(self, book: Book, number: int, most_bytes: int) -> Record:
         database = self._databases[MESSAGES + book.name_bytes]
-        with (
-            self._mapping,
-            self._environment.begin(db=database, buffers=True) as transaction,
-            transaction.cursor() as cursor,
-        ):
-            key = KEY.pack(number)
-            beyond = not cursor.set_range(key)
-            there = cursor.last() if beyond else bytes(cursor.key()) == key or cursor.prev()
-            if not there:
-                raise self._lost(book, cursor, number, "they are not there")
-            first = KEY.unpack(cursor.key())[0]
-            record = opened(book.name_bytes, first, cursor.value())
-            if record is None:
-                raise self._lost(book, cursor, first, "the record is damaged")
-            if record.last < number:
-                raise self._lost(book, cursor, record.last + 1, "they are not there")
-            return _with_next(record, book, cursor, most_bytes)
+        try:
+            with (
+                self._mapping,
+                self._environment.begin(db=database, buffers=True) as transaction,
+                transaction.cursor() as cursor,
+            ):
+                record = self._found(book, cursor, number)
+                return _with_next(record, book, cursor, most_bytes)
+        except lmdb.Error as error:
+            raise DamageError(str(self.path), [Damage(f"LMDB: {error}", book.name, number, number)]) from error
 
-    def _lost(self, book: Book, cursor: lmdb.Cursor, first: int, why: str) -> DamageError:
+    def _found(self, book: Book, cursor: lmdb.Cursor[memoryview], number: int) -> Record:
+        """The record with message `number`; `cursor` is there then."""
+        key = KEY.pack(number)
+        beyond = not cursor.set_range(key)
+        there = cursor.last() if beyond else bytes(cursor.key()) == key or cursor.prev()
+        if not there:
+            raise self._lost(book, cursor, number, "they are not there")
+        first = KEY.unpack(cursor.key())[0]
+        record = opened(book.name_bytes, first, cursor.value())
+        if record is None:
+            raise self._lost(book, cursor, first, "the record is damaged")
+        if record.last < number:
+            raise self._lost(book, cursor, record.last + 1, "they are not there")
+        return record
+
+    def _lost(self, book: Book, cursor: lmdb.Cursor[memoryview], first: int, why: str) -> DamageError:
         """Messages from `first` on up to the next record."""
         behind = KEY.unpack(cursor.key())[0] if cursor.set_range(KEY.pack(first + 1)) else book.committed + 1
         return DamageError(str(self.path), [Damage(why, book.name, max(first, book.freed + 1), behind - 1)])
 
-    def _empty(self, transaction: lmdb.Transaction, book: Book) -> Held:
+    def _empty(self, transaction: lmdb.Transaction[bytes], book: Book) -> Held:
         """Reset one channel; what will be true of it with the commit."""
         held = self._held[book.name]
         for at in range(len(held.placed)):
@@ -389,7 +401,7 @@ class Store:
         return fresh
 
 
-def _with_next(record: Record, book: Book, cursor: lmdb.Cursor, most_bytes: int) -> Record:
+def _with_next(record: Record, book: Book, cursor: lmdb.Cursor[memoryview], most_bytes: int) -> Record:
     """`record` and those behind it in `cursor`, as long as they are whole, fit and may be put together."""
     parts, size_bytes, count = [record.data], len(record.data), record.count
     while record.joins and size_bytes < most_bytes and cursor.next():

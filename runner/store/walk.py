@@ -1,7 +1,8 @@
 """Walks all branches and leaves of an LMDB file, so that LMDB can be let at it, and says what is damaged.
 
-It takes about 0.1 s for 10 GB of messages: a leaf names a hundred records of 256 KiB, whose own pages are not read
-here but counted, and checked for belonging to nothing else. What the records hold is verified when they are read.
+It takes about 10 us per record, half a second for 10 GB of long ones: a leaf names a hundred records of 256 KiB, whose
+own pages are not read here but counted, and checked for belonging to nothing else. What the records hold is verified
+when they are read.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class _Pages:
         self._taken[:2] = b"\1\1"
         self._pages = file.pages
         self._last_page = last_page
+        self._beyond = max(0, last_page + 1 - file.pages)
 
     def take(self, first: int, count: int = 1) -> None:
         """`count` pages from `first` on belong to who asks, and to nobody else. Raises BrokenError."""
@@ -80,6 +82,13 @@ class _Pages:
                 if taken[number]:
                     raise BrokenError(f"page {number:,} is in use and free")
                 taken[number] = 1
+            else:
+                self._beyond -= 1
+
+    def accounted(self) -> None:
+        """Raises BrokenError unless what lies beyond the end of the file is free, page for page."""
+        if self._beyond:
+            raise BrokenError("the file is shorter than it was")
 
 
 @dataclass(slots=True)
@@ -112,6 +121,11 @@ class Walk:
         self._tree(self._meta.free, None, free.append, whole)
         for node in free:
             self._free(node)
+        if not self.found.damages:
+            try:
+                self._pages.accounted()
+            except BrokenError as error:
+                self.found.damages.append(Damage(str(error)))
         self.found.most_bytes = (self._meta.last_page + 1) * self._meta.page_bytes
         return self.found
 

@@ -197,7 +197,7 @@ class Arena:
         """How much the neighbour has brought to its sink."""
         return self.out.stat().st_size if self.out.exists() else 0
 
-    def until_neighbour_went_on(self, running: Running, messages: int = 500) -> None:
+    def until_neighbour_went_on(self, running: Running, messages: int = 1500) -> None:
         """Wait until the neighbour has brought so many more messages to its sink."""
         due = self.out_bytes() + messages * 101
         self.until(running, lambda: self.out_bytes() >= due, "the neighbour went on", 10.0)

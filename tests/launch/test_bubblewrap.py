@@ -9,6 +9,7 @@ import pytest
 from runner.errors import LaunchError, MachineError
 from runner.launch.bubblewrap import (
     DEFAULT_PATH,
+    MountsChangedError,
     System,
     Wall,
     arguments,
@@ -210,6 +211,11 @@ def test_the_user_is_in_the_small_passwd() -> None:
         ("bwrap: Can't mkdir /usr/x: Read-only file system", LaunchError, "no place to mount at"),
         ("bwrap: Can't create file at /usr/x: Read-only file system", LaunchError, "no place to mount at"),
         ("bwrap: Unknown option --as-pid-1", MachineError, "too old"),
+        (
+            "bwrap: … Unable to apply mount flags: remount …: Invalid argument",
+            MountsChangedError,
+            "mounts have changed",
+        ),
         ("bwrap: something new", LaunchError, "says: something new"),
     ],
 )

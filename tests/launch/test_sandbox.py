@@ -607,3 +607,27 @@ def test_starts_are_close_to_those_of_a_bare_process(spec: Processor) -> None:
         assert more_s < 0.030
 
     run(test)
+
+
+def test_mounts_that_come_and_go_do_not_stop_a_start(bubblewrap: str, tmp_path: Path) -> None:
+    """bwrap binds the machine's mounts one by one; one that is gone when it is its turn would end it."""
+    del bubblewrap
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    base = tmp_path / "shared"
+    base.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(base)], check=True)
+    subprocess.run(["mount", "--make-shared", str(base)], check=True)  # as systemd has it for all of them
+    places = [base / str(number) for number in range(30)]
+    for place in places:
+        place.mkdir()
+    churn = [sys.executable, str(Path(__file__).with_name("mounts_churn.py")), *map(str, places)]
+    with subprocess.Popen(churn) as churning:
+        try:
+            command = [sys.executable, str(Path(__file__).with_name("start_often.py"))]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+        finally:
+            churning.kill()
+            churning.wait()
+            subprocess.run(["umount", "--recursive", "--lazy", str(base)], check=True)
+    assert (done.returncode, done.stdout) == (0, "40 started\n"), done.stderr
