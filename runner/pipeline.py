@@ -60,24 +60,41 @@ class Pipeline:
         """What was noticed and is no error."""
         return self._loaded.warnings
 
-    def run(self, *, on_event: Callable[[Event], None] | None = None) -> RunReport:
+    def run(
+        self,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+        fresh: bool = False,
+    ) -> RunReport:
         """Run it to its end, in an event loop of its own; see `execute`."""
         import asyncio
 
-        return asyncio.run(self.execute(on_event=on_event))
+        return asyncio.run(self.execute(on_event=on_event, state_dir=state_dir, fresh=fresh))
 
-    async def execute(self, *, on_event: Callable[[Event], None] | None = None) -> RunReport:
+    async def execute(
+        self,
+        *,
+        on_event: Callable[[Event], None] | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+        fresh: bool = False,
+    ) -> RunReport:
         """Run it to its end inside of a running event loop; cancel to end it at once.
 
         `on_event` is called with every event, on the loop's thread, and must neither block nor raise. Only processes of
-        this run are ever touched. Raises MachineError where this machine cannot do what is asked.
+        this run are ever touched. `state_dir` is where durable channels are kept (None: `.connector/NAME` in the folder
+        of the pipeline), `fresh` gives up what a run that was cut short has left there. Raises MachineError where this
+        machine cannot do what is asked.
         """
+        from pathlib import Path
+
         from runner.events import Bus
         from runner.supervise.run import Run
 
         bus = Bus()
         if on_event is not None:
             bus.subscribe(on_event)
-        return await Run(self.spec, bus).execute()
+        folder = None if state_dir is None else Path(state_dir)
+        return await Run(self.spec, bus, state_folder=folder, fresh=fresh).execute()
 
     _loaded: LoadedPipeline

@@ -18,6 +18,7 @@ _VERBS = {
     "doctor": "Say what this machine can do, and how well it walls off what is not trusted.",
     "build": "Make the images of the processors that a pipeline uses.",
     "lock": "Write down which images, folders and programs a pipeline runs.",
+    "state": "Look at what durable channels hold, check it, export it, give it up.",
     "graph": "Draw a pipeline as Mermaid or DOT.",
     "schema": "Print the JSON Schema of pipeline.toml or processor.toml.",
 }

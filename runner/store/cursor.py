@@ -119,7 +119,9 @@ class Cursor:
             raise BugError(f"messages {number:,} to {last:,} have an outcome already (up to {self.base:,} all have)")
         return last
 
-    def _settled(self, number: int, count: int, *, acknowledged: int = 0, indeterminate: int = 0, read: int = 0) -> Cursor:
+    def _settled(
+        self, number: int, count: int, *, acknowledged: int = 0, indeterminate: int = 0, read: int = 0
+    ) -> Cursor:
         """With an outcome for them, counted where it is said which."""
         last = self._checked(number, count)
         claimed = removed(self.claimed, number, last) if self.claimed else ()
@@ -161,7 +163,8 @@ class Cursor:
             raise SealError from error
         cursor = cls(base, tuple(done), tuple(claimed), *counts)
         apart = all(not meets(cursor.done, first, last) for first, last in cursor.claimed)
-        if not apart or not sound(cursor.done, base) or not _beyond(cursor.claimed, base) or cursor.begun < 0 or cursor.read > cursor.indeterminate:
+        placed = apart and sound(cursor.done, base) and _beyond(cursor.claimed, base)
+        if not placed or cursor.begun < 0 or cursor.read > cursor.indeterminate:
             raise SealError
         return cursor
 

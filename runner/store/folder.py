@@ -165,3 +165,15 @@ def _holder(lock: int) -> Holder | None:
 def _write(lock: int, data: bytes) -> None:
     os.ftruncate(lock, 0)
     os.pwrite(lock, data, 0)
+
+
+def remove_store(path: Path) -> None:
+    """Give up a store, damaged or not; the folder stays. Raises MachineError (another process has it)."""
+    folder = StateFolder.take(path, sync=True)
+    try:
+        for name in ("version", "data.mdb", "lock.mdb"):  # without the mark, the rest is of no store
+            (path / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise unusable(path, error) from error
+    finally:
+        folder.release(clean=True)

@@ -104,6 +104,11 @@ class Run:
 
     def kill(self) -> None:
         """End everything now."""
+        if self._state is not None:
+            self._state.give_up()
+        for channel in self.channels.values():
+            if isinstance(channel, DurableChannel):
+                channel.hold_up_nobody()
         for processor in list(self.processors.values()):
             processor.kill()
 
@@ -128,7 +133,7 @@ class Run:
             self._join(homes)
             if self._state is not None:
                 self._state.begin(self.processors, self.bus)
-                self._state.watch(self._fail, self._room, self.bus)
+                self._state.watch(self._fail_at_once, self._room, self.bus)
             if await self._prepared(homes):
                 await self._live()
             if self._state is not None:
@@ -284,6 +289,11 @@ class Run:
         if not self._failed and self.stopping is None:
             self._failed = True
         self.stop(cause)
+
+    def _fail_at_once(self, cause: str) -> None:
+        """Nothing that happens from now on would be on record."""
+        self._fail(cause)
+        self.kill()
 
     def _fail_ring(self, cause: str, members: tuple[str, ...]) -> None:
         """A ring of waits: it cannot drain, so its members are ended at once, and the rest in order."""

@@ -24,6 +24,7 @@ class State:
     """See the module. `goes_on`: an earlier run of the pipeline was cut short, and this one goes on where it was."""
 
     def __init__(self, pipeline: Pipeline, folder: Path, *, fresh: bool) -> None:
+        self._given_up = False
         durable = {name: spec for name, spec in pipeline.channels.items() if spec.durable}
         self.store = Store.open(
             folder,
@@ -68,33 +69,53 @@ class State:
         spec, outlets = processor.spec, processor.shared.outlets.values()
         if not processor.is_source or processor.ended_before:
             return
+        writers = [writer for outlet in outlets for writer in outlet.writers]
+        if writers and all(writer.durable and not writer.carried for writer in writers):
+            return  # nothing of it is on record: it begins
         if spec.resume == "none":
             raise RunnerError(
                 'the run before was cut short while it wrote, and resume = "none" says that nothing tells where it was',
                 where=f"processor {spec.name}",
                 remedy='connector run --fresh starts over; resume = "skip", "self" or "live" lets it go on',
             )
-        if spec.resume != "live" and any(not writer.durable for outlet in outlets for writer in outlet.writers):
+        if spec.resume != "live" and any(not writer.durable for writer in writers):
             text = "what it had written before the run was cut short is not on record: it writes all of it again"
             bus.emit(Warned(message=text, processor=spec.name))
 
     async def end(self, *, completed: bool) -> None:
         """The run is over. One that completed leaves nothing behind, so that the next one starts fresh."""
+        if self._given_up and self.store.stuck is not None:
+            raise RunnerError(
+                f"what the run did last could not be stored, and will be done again by the next: {self.store.stuck}",
+                where=str(self.store.path),
+            )
         await self.store.flush()
         if completed:
             self.store.reset(None)
 
+    def give_up(self) -> None:
+        """The run is ended at once: wait no longer for a store that cannot write."""
+        self._given_up = True
+
     def watch(self, fail: Callable[[str], None], room: Callable[[str | None], None], bus: Bus) -> None:
         """Call `fail` when nothing can be stored any more, `room` with a channel (None: any) that has room again."""
+        said = False
 
         def trouble() -> None:
+            nonlocal said
             if self.store.failed is not None:
                 fail(f"the state cannot be written: {self.store.failed}")
             elif self.store.stuck is not None:
+                said = True
                 bus.emit(Warned(message=f"nothing can be stored for now, so writers wait: {self.store.stuck}"))
             else:
+                if said:
+                    bus.emit(Warned(message="what waited is stored, and writers go on"))
+                said = False
                 room(None)
 
+        if self.store.doubt is not None:
+            bus.emit(Warned(message=self.store.doubt))
         self.store.on_trouble = trouble
         self.store.on_freed = room
 
