@@ -34,9 +34,7 @@ def durable(size: Size) -> list[Row]:
         ("disk: 100-byte lines", size.small_lines // 4, 100, DISK, "stream", 0.0),
     ):
 
-        def rate(
-            channel: dict[str, Any], lines: int = lines, width: int = width, contract: str = contract
-        ) -> float:
+        def rate(channel: dict[str, Any], lines: int = lines, width: int = width, contract: str = contract) -> float:
             return _through(lines, width, channel, contract=contract)
 
         ratio = interleave(

@@ -374,7 +374,9 @@ class DurableChannel(Channel):
         """Whether writers should wait: for the readers, or for a store that cannot write."""
         if not self._holds_up:
             return False
-        return self.store.stuck is not None or (self._at_capacity and any(not each.left for each in self.durable_readers))
+        return self.store.stuck is not None or (
+            self._at_capacity and any(not each.left for each in self.durable_readers)
+        )
 
     @property
     def _at_capacity(self) -> bool:

@@ -22,7 +22,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def _options(command: Command) -> Command:
     """What all of them have."""
     file = click.argument("file", type=click.Path(path_type=Path), default="pipeline.toml")
-    folder = click.option("--state-dir", type=click.Path(path_type=Path), help="Where the state is, whatever FILE says.")
+    folder = click.option(
+        "--state-dir", type=click.Path(path_type=Path), help="Where the state is, whatever FILE says."
+    )
     channel = click.option("--channel", help="Of this channel only.")
     return file(folder(channel(command)))
 

@@ -305,9 +305,9 @@ class Store:
         if done is None:
             self._writer.commit(job)
         else:
-            self._done(done)
+            self._done(done, at_once=True)
 
-    def _done(self, done: Done) -> None:
+    def _done(self, done: Done, *, at_once: bool = False) -> None:
         """Committed: readers may see it."""
         for channel, record in done.records:
             self._books[channel].tail.add(record)
@@ -334,7 +334,7 @@ class Store:
                     waiting.set_result(None)
             if self._unfreed and not self._closed:
                 self.transaction.touch()
-            if self._sync:
+            if not at_once:
                 self._hand_over()
 
     def _set_stuck(self, why: str | None) -> None:
