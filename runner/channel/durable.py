@@ -53,7 +53,8 @@ class DurableReader(Reader):
         """What was read of the store and is not taken; its first message is that at the position."""
         self._claimed: tuple[Batch, int] | None = None
         """What is claimed and committed, or on its way to it, and not taken."""
-        self._may_take = True
+        self._claims_made = 0
+        self._claims_committed = 0
         self._returned: list[tuple[int, Batch]] = []
         """What came back unread, by number."""
         self.account.indeterminate = cursor.handed_out + cursor.read
@@ -157,7 +158,7 @@ class DurableReader(Reader):
         if self._claimed is None:
             self._claim(most_bytes, most_messages)
             return None
-        if not self._may_take:
+        if self._claims_committed < self._claims_made:
             return None
         whole, number = self._claimed
         batch, rest = self._cut(whole, most_bytes, most_messages)
@@ -178,7 +179,7 @@ class DurableReader(Reader):
         if batch is None:
             return
         self._claimed = (batch, self.number)
-        self._may_take = False
+        self._claims_made += 1
         self._move(self._cursor.claim(self.number, batch.count))
         self._home.store.transaction.on_committed(self._claim_committed)
 
@@ -195,13 +196,20 @@ class DurableReader(Reader):
             if self.claims:
                 self._move(self._cursor.unclaim(number, batch.count))
             return False
-        self._move(self._cursor.unclaim(number, batch.count))
-        bisect.insort(self._returned, (number, batch), key=_number)
+        self._put_back(number, batch)
         self._queued += batch.count
+        if self._claimed is not None and self._claimed[1] > number:  # what came back is before what is claimed
+            claimed, first = self._claimed
+            self._claimed = None
+            self._put_back(first, claimed)
         return True
 
+    def _put_back(self, number: int, batch: Batch) -> None:
+        self._move(self._cursor.unclaim(number, batch.count))
+        bisect.insort(self._returned, (number, batch), key=_number)
+
     def _claim_committed(self) -> None:
-        self._may_take = True
+        self._claims_committed += 1
         if not self._left:
             self.on_data()
 

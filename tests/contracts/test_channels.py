@@ -380,7 +380,7 @@ class DurableMachine(RuleBasedStateMachine):
     def _shrink(self) -> None:
         store = Store.open(self.folder, sync=self.sync, capacity_bytes={})
         last, answers = store.state("c").last, store.state("d").last
-        cursors = {name: cursor for name, cursor in store.readers("c").items()}
+        cursors = store.readers("c")
         store.close()
         done = cursors["answers"].acknowledged if "answers" in cursors else 0
         assert (last, answers, done) in self.before
@@ -404,9 +404,7 @@ class DurableMachine(RuleBasedStateMachine):
         assert self.channel.written == len(self.sent) - self.earlier
         for name, journal in self.journals.items():
             account = self.readers[name].account
-            in_flight = sum(len(got) for _, got in journal.taken) + (
-                journal.count(READ) if journal.claims else 0
-            )
+            in_flight = sum(len(got) for _, got in journal.taken) + (journal.count(READ) if journal.claims else 0)
             due = account.carried + self.channel.written
             assert due == account.acknowledged + account.indeterminate + self.readers[name].queued_messages + in_flight
 

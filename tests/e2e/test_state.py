@@ -94,7 +94,7 @@ def test_a_stopped_run_goes_on(connector: Connector, tmp_path: Path) -> None:
     came = 0
     for stops in range(3):
         with connector.start(pipeline) as running:
-            until(lambda: _lines(tmp_path / "out") > came + 100, "messages")
+            until(lambda due=came + 100: _lines(tmp_path / "out") > due, "messages")
             running.signal(signal.SIGTERM)
             result = running.finish()
         result.expect(143, "stopped")
@@ -181,7 +181,7 @@ def test_state_dir(connector: Connector, tmp_path: Path) -> None:
 
 def test_a_second_runner_is_refused(connector: Connector, tmp_path: Path) -> None:
     with connector.start(held(tmp_path, 10)) as running:
-        until(lambda: (state(tmp_path) / "version").exists(), "the state")
+        until((state(tmp_path) / "version").exists, "the state")
         second = Connector(tmp_path).command("run", str(tmp_path / "pipeline.toml"), "--quiet")
         assert second.code == 3, str(second)
         second.expect_no_traceback()

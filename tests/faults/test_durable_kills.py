@@ -1,16 +1,19 @@
-"""SIGKILL of the runner over durable chains: nothing is lost, nothing doubled in any channel, and the account is right."""
+"""SIGKILL of the runner over durable chains: nothing lost, nothing doubled in any channel, and the account is right."""
 
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.connector import Connector
+from tests.faults import broken_durable
 from tests.faults.durable import Kills, Plan
 from tests.faults.harness import seed
 
-SAMPLE_KILLS = 7
+SAMPLE_KILLS = 5
 SOAK_KILLS = 1000
 SOAK_KILLS_EACH = 40
 BOTH, STREAMS = ("one-to-one", "one-to-one"), ("stream", "stream")
@@ -35,3 +38,10 @@ def test_killed_runners(connector: Connector, plan: Plan) -> None:
 def test_soak_killed_runners(connector: Connector, round_: int) -> None:
     plan = PLANS[round_ % len(PLANS)]
     Kills(connector, dataclasses.replace(plan, seed=seed() + round_, kills=SOAK_KILLS_EACH)).run()
+
+
+def test_they_catch_broken_channels(tmp_path: Path) -> None:
+    broken = (sys.executable, str(Path(broken_durable.__file__)))
+    plan = dataclasses.replace(PLANS[0], seed=seed(), kills=SAMPLE_KILLS)
+    with pytest.raises(AssertionError, match=r"are answered|message \d+ of c[23] is|doubled in"):
+        Kills(Connector(tmp_path, broken), plan).run()
