@@ -42,7 +42,7 @@ class InputLeft:
 
     `ended`: it was given the end of its input and had read everything before. `unread` counts messages, the torn one
     included. `unanswered` counts messages it had read whole and not answered (one-to-one; else 0), the first of which
-    `first_unanswered` names; `touched` counts the torn one as well.
+    `first_unanswered` names.
     """
 
     ended: bool
@@ -50,7 +50,6 @@ class InputLeft:
     consumed: int
     unanswered: int = 0
     first_unanswered: str = ""
-    touched: int = 0
 
 
 class Feeder(ABC):

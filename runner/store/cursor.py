@@ -132,10 +132,17 @@ class Cursor:
             base = last
             if done and done[0][0] == last + 1:
                 base, done = done[0][1], done[1:]
-        return self._with(base, done, claimed, acknowledged, indeterminate, read)
+        return self._with(base, done, claimed, acknowledged=acknowledged, indeterminate=indeterminate, read=read)
 
     def _with(
-        self, base: int, done: Ranges, claimed: Ranges, acknowledged: int = 0, indeterminate: int = 0, read: int = 0
+        self,
+        base: int,
+        done: Ranges,
+        claimed: Ranges,
+        *,
+        acknowledged: int = 0,
+        indeterminate: int = 0,
+        read: int = 0,
     ) -> Cursor:
         """There, and so many more of each; `replace` costs three times as much, and this is done for each batch."""
         return Cursor(

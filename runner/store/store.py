@@ -2,7 +2,7 @@
 
 All of it is called on the event loop's thread, and knows nothing of processes, channels' kinds or bridges. There is one
 transaction in the making: whatever one callback puts into it is committed together or not at all. With a sync it is
-committed on a thread of its own, while the next one fills: the slower the disk, the larger the groups. Without one it is
+committed on a thread of its own, while the next one fills: the slower the disk, the larger the groups. Without, it is
 committed on the loop's thread, as that is a copy into the kernel's memory; the thread gets what has to be tried again.
 """
 
@@ -307,8 +307,8 @@ class Store:
         else:
             self._done(done, at_once=True)
 
-    def _done(self, done: Done, *, at_once: bool = False) -> None:
-        """Committed: readers may see it."""
+    def _written_down(self, done: Done) -> list[str]:
+        """What is known of each channel from this commit on; those of which messages were deleted."""
         for channel, record in done.records:
             self._books[channel].tail.add(record)
         freed = []
@@ -322,6 +322,11 @@ class Store:
                 freed.append(channel)
             if change.more:
                 self._unfreed.add(channel)
+        return freed
+
+    def _done(self, done: Done, *, at_once: bool = False) -> None:
+        """Committed: readers may see it."""
+        freed = self._written_down(done)
         self._committing = None
         try:
             for channel in freed:

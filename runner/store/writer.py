@@ -114,6 +114,7 @@ class Writer:
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._failed_before: Exception | None = None
         self._on_done: Callable[[Done], None]
         self._on_stuck: Callable[[str | None], None]
         self._on_failed: Callable[[RunnerError], None]
@@ -140,8 +141,9 @@ class Writer:
         """
         try:
             return self._try(job)
-        except (lmdb.Error, OSError):
-            return None  # the same comes of it on the other thread, where it can be waited for
+        except (lmdb.Error, OSError) as error:
+            self._failed_before = error  # what to do about it takes time: the writer's own thread has that
+            return None
 
     def stop(self) -> None:
         """End the thread: a commit that is under way is finished, one that waits to be tried again is given up."""
@@ -170,6 +172,9 @@ class Writer:
         stuck: str | None = None
         while True:
             try:
+                failed, self._failed_before = self._failed_before, None
+                if failed is not None:
+                    raise failed
                 done = self._try(job)
             except (lmdb.Error, OSError) as error:
                 size_bytes = job.transaction.size_bytes + _OVERHEAD_BYTES

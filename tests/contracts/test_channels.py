@@ -221,7 +221,7 @@ class Journal:
 
 
 class DurableMachine(RuleBasedStateMachine):
-    """Readers of two kinds, and one that answers into a second channel; a crash at any moment, with anything on its way."""
+    """Readers of two kinds, and one that answers into a second channel; a crash at any moment."""
 
     @initialize(
         reading=st.lists(st.tuples(st.booleans(), st.sampled_from(CODECS)), min_size=1, max_size=2),

@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_a_stopped_run_goes_on(connector: Connector, tmp_path: Path) -> None:
     came = 0
     for stops in range(3):
         with connector.start(pipeline) as running:
-            until(lambda due=came + 100: _lines(tmp_path / "out") > due, "messages")
+            until(partial(_more_than, tmp_path / "out", came + 100), "messages")
             running.signal(signal.SIGTERM)
             result = running.finish()
         result.expect(143, "stopped")
@@ -371,6 +372,10 @@ def test_a_damaged_state_is_said_and_given_up(connector: Connector, tmp_path: Pa
     (tmp_path / "out").unlink()
     connector.run(pipeline).completed()
     assert (tmp_path / "out").read_bytes() == whole
+
+
+def _more_than(file: Path, lines: int) -> bool:
+    return _lines(file) > lines
 
 
 def _lines(file: Path) -> int:
