@@ -169,13 +169,13 @@ class Way:
     replicas: Callable[[int], Iterator[psutil.Process]]
 
 
-def as_processes(files: Files) -> Way:
+def as_processes(files: Files, *, sandboxed: bool = False) -> Way:
     """Each processor is a process of this machine: with its own Node and Java, or what can be had."""
     tools = prepare.prepare(files.cache, files.work, say)
     prepare.write_java_arguments(tools.java_options, files.java_arguments)
     path = [*map(str, tools.path), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     variables = {"PATH": os.pathsep.join(path), "FLIGHTS_OPTIONS": str(files.java_arguments)}
-    return Way([], variables, below)
+    return Way(["--home", "sandbox"] if sandboxed else [], variables, below)
 
 
 def as_containers(files: Files) -> Way:
@@ -322,6 +322,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, help="serve only the first ROWS flights (default: all 336,776)")
     parser.add_argument("--keep", action="store_true", help="keep the database")
     parser.add_argument("--containers", action="store_true", help="run each processor in a container of its own")
+    parser.add_argument("--sandboxes", action="store_true", help="run each processor in a sandbox (bubblewrap)")
     parser.add_argument("--cache", type=Path, default=prepare.CACHE, help="for downloads (default: .cache/flights)")
     parser.add_argument("--work", type=Path, default=prepare.CACHE, help="for database and report (default: the same)")
     options = parser.parse_args()
@@ -331,7 +332,7 @@ def main() -> int:
     files = Files(options.cache.resolve(), work / "containers" if options.containers else work)
     started = time.monotonic()
     try:
-        way = as_containers(files) if options.containers else as_processes(files)
+        way = as_containers(files) if options.containers else as_processes(files, sandboxed=options.sandboxes)
         dataset.prepare(files.cache, say)
         remove_database(files.database)
         files.report.unlink(missing_ok=True)

@@ -25,7 +25,7 @@ open("/tmp/is-up", "w").close()
 for line in sys.stdin:
     print(line, end="", flush=True)
 """
-CHECKS = {
+CHECKS: dict[str, dict[str, Any]] = {
     "tcp": {"tcp": "127.0.0.1:{port}"},
     "http": {"http": "http://127.0.0.1:{port}/ready"},
     "file": {"file": "/tmp/is-up"},
