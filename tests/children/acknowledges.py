@@ -107,8 +107,8 @@ def large_state(size, folder):
     send(b"end 0")
 
 
-def source(count, die_after="0", every="10"):
-    """A stateful source of numbers; a state after each so many; killed after so many messages of each run."""
+def source(count, die_after="0", every="10", pause="0"):
+    """A stateful source of numbers; a state (and a pause) after so many; killed after so many messages of each run."""
     ready(stateful=True)
     conversation = frames()
     words, payload = next(conversation)
@@ -120,6 +120,7 @@ def source(count, die_after="0", every="10"):
         if number % int(every) == 0:
             states += 1
             send(b"state %d %d" % (len(b"%d" % number), states), b"%d" % number)
+            time.sleep(float(pause))
         if written == int(die_after):
             die()
     send(b"end 0")
@@ -182,6 +183,16 @@ def identities():
             continue
         out(words[2], b" ".join((*words[3:5], words[6].partition(b"@")[0], payload)))
         send(b"ack 0 " + words[2])
+    send(b"end 0")
+
+
+def stores(file):
+    """A sink: the number and the payload of each message, in a file, before it is acknowledged."""
+    ready()
+    with Path(file).open("ab", buffering=0) as kept:
+        for words, payload in messages():
+            kept.write(words[3] + b" " + payload + b"\n")
+            send(b"ack 0 " + words[2])
     send(b"end 0")
 
 
