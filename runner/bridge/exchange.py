@@ -143,7 +143,7 @@ class Exchange(Spout):
     @property
     def window_full(self) -> bool:
         """Whether messages wait because too much is unanswered."""
-        return self._window_full and bool(self.pending_messages)
+        return self._window_full and bool(self.pending_messages or self._covered.spans)
 
     @property
     def in_flight(self) -> list[tuple[object, int]]:
@@ -328,12 +328,13 @@ class Exchange(Spout):
         into = self._covered if self._session.stateful else self._step
         into.spans += spans
         if self._outputs:
+            before, pop = len(into.outputs), self._outputs.pop
             for delivery in range(first, last + 1):
-                outputs = self._outputs.pop(delivery, None)
+                outputs = pop(delivery, None)
                 if outputs is not None:
                     into.outputs += outputs
-                    if into is self._step:
-                        self._held_bytes -= _weight(outputs)
+            if into is self._step:
+                self._held_bytes -= _weight(into.outputs[before:])
         if into is self._covered:
             self._covered_bytes += sum(span.weight_bytes for span in spans)
 

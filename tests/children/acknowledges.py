@@ -1,4 +1,4 @@
-"""Hand-written clients of the connector protocol. usage: acknowledges.py WHAT [ARGUMENT…]; functions below are WHATs."""
+"""Hand-written clients of the connector protocol. usage: acknowledges.py WHAT [ARGUMENT…]; each function is a WHAT."""
 
 import contextlib
 import os
@@ -259,6 +259,12 @@ def forgets_end():
     for words, payload in messages():
         out(words[2], payload)
         send(b"ack 0 " + words[2])
+
+
+def lingers():
+    """Echoes, says `end`, and does not exit."""
+    echo()
+    time.sleep(3600)
 
 
 def logs():

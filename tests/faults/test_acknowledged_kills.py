@@ -1,9 +1,10 @@
-"""SIGKILL of programs under `acknowledged`, and of their runner: durable -> acknowledged -> durable, exact all along."""
+"""SIGKILL of programs under `acknowledged`, and of their runner: what is between durable channels stays exact."""
 
 from __future__ import annotations
 
 import random
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,18 +84,30 @@ def kill_runners(connector: Connector, kills: int, count: int) -> None:
     kept, programs = folder / "kept", 0
     for _ in range(kills):
         with connector.start(spec, "--quiet") as running:
-            before = kept.stat().st_size if kept.exists() else 0
-            until(lambda before=before: kept.exists() and kept.stat().st_size > before, "something new", FINISH_LIMIT_S)
+            before = _size(kept)
+            until(partial(_grown, kept, before), "something new", FINISH_LIMIT_S)
             programs += kill_some(running, chance, commands)
             time.sleep(chance.uniform(0, 0.15))
             assert running.process.poll() is None, running.output()
             running.process.kill()
             running.process.wait()
-            until(lambda running=running: not running.marked(), "its programs to be gone")
+            until(partial(_gone, running), "its programs to be gone")
     result = connector.run(spec, "--quiet", limit_s=FINISH_LIMIT_S)
     result.completed()
     print(f"{kills} kills of the runner, {programs} of programs, {len(kept.read_text().splitlines())} stored")
     expect_exact(folder, count)
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+def _grown(file: Path, before: int) -> bool:
+    return _size(file) > before
+
+
+def _gone(running: Running) -> bool:
+    return not running.marked()
 
 
 def test_runner(connector: Connector) -> None:

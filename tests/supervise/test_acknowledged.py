@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner.bridge.heartbeat import Beat
-from runner.spec.model import Contract, InFlight, Processor, RestartPolicy, Resume
+from runner.spec.model import Contract, InFlight, Processor, RestartPolicy, Resume, StopPolicy
 from runner.supervise import sessions
 from runner.units import Rate
 from tests.children.build import script, sink, source
@@ -238,16 +237,12 @@ def test_a_silent_program_is_restarted(tmp_path: Path, monkeypatch: pytest.Monke
 def test_who_answers_pings_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "BEAT", Beat(0.02, 5.0))
 
-    async def steps(_happened: Happened) -> None:
-        await asyncio.sleep(0)
-
     ran = execute(
         pipeline(
             processor("s", ("sh", "-c", "sleep 0.5; echo 0000000001"), writes="a"),
             client("echo"),
             processor("t", tuple(sink(tmp_path / "out")), reads="b"),
-        ),
-        steps,
+        )
     )
     assert ran.report.status == "completed"
     assert ran.report.processors["m"].restarts == 0
@@ -272,6 +267,32 @@ def test_a_program_may_leave(tmp_path: Path) -> None:
     assert numbers(tmp_path) == list(range(1, 11))
     account = ran.account("a", "m")
     assert (account.acknowledged, account.unread) == (10, 490)
+    assert ran.report.processors["m"].restarts == 0
+
+
+def test_whoever_writes_to_nobody_is_ended(tmp_path: Path) -> None:
+    ran = execute(
+        pipeline(
+            processor("s", tuple(source(20_000, size=20)), writes="a"),
+            client("echo"),
+            processor("t", ("head", "-n", "5"), reads="b"),
+            channels={"b": {"capacity_bytes": 1000}},
+        )
+    )
+    assert ran.report.status == "completed"
+    assert ran.cause("m").startswith("readers left")
+
+
+def test_the_end_is_committed_with_the_last_outputs_not_with_the_exit(tmp_path: Path) -> None:
+    """The reader has its end of input, and is done, while the program that said `end` still lingers."""
+
+    async def steps(happened: Happened) -> None:
+        await happened.until(lambda: "exited" in happened.states("t"))
+        assert "exited" not in happened.states("m")
+
+    ran = through(tmp_path, client("lingers", stop=StopPolicy(grace_s=1.0)), count=10, steps=steps)
+    assert ran.report.status == "completed"
+    assert numbers(tmp_path) == list(range(1, 11))
     assert ran.report.processors["m"].restarts == 0
 
 
@@ -304,4 +325,4 @@ def test_a_stop_sends_term_and_gives_nothing_up(tmp_path: Path) -> None:
     found = numbers(tmp_path)
     assert found == list(range(1, len(found) + 1))
     assert ran.account("a", "m").acknowledged == len(found)
-    assert DEADLINE_S > ran.report.duration_s
+    assert ran.report.duration_s < DEADLINE_S
