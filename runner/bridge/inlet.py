@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ class Piece:
 
     `order` is that in which pieces were handed out, which also holds when they come back. `number` is that of its first
     message among the reader's messages, from 1. `answered` counts the first messages of it that have been answered
-    (one-to-one); `slot` keeps the place of the answers where their order is kept.
+    (one-to-one); `slot` keeps the place of the answers where their order is kept. `attempt` counts how often they have
+    been handed out (acknowledged).
     """
 
     reader: Reader
@@ -33,6 +35,7 @@ class Piece:
     end: int = 0
     answered: int = 0
     slot: Slot | None = None
+    attempt: int = 1
 
 
 def merged(held: deque[Piece], piece: Piece, codec: Codec) -> bool:
@@ -68,9 +71,12 @@ class Inlet:
         self.readers = tuple(readers)
         self.codec = readers[0].codec
         self.handed = 0
+        self.unanswered = 0
+        """How many messages are handed out and neither answered nor back; kept by who answers (acknowledged)."""
         self._replicas = replicas
         self._hungry: list[Hungry] = []
         self._returned: deque[Piece] = deque()
+        self._delayed: dict[Piece, asyncio.TimerHandle] = {}
         self._order = 0
         self._turn = 0
         for reader in readers:
@@ -97,19 +103,22 @@ class Inlet:
     def queued_messages(self) -> int:
         """Messages that wait for this processor."""
         waiting = sum(reader.queued_messages for reader in self.readers)
-        return waiting + sum(piece.batch.count for piece in self._returned)
+        return waiting + sum(piece.batch.count for piece in (*self._returned, *self._delayed))
 
     @property
     def queued_bytes(self) -> int:
         """Their bytes."""
         waiting = sum(reader.queued_bytes for reader in self.readers)
-        return waiting + sum(piece.batch.size_bytes for piece in self._returned)
+        return waiting + sum(piece.batch.size_bytes for piece in (*self._returned, *self._delayed))
 
     @property
     def ended(self) -> bool:
         """Whether all writers have ended and nothing waits. Messages may still come back from a death."""
-        if self._returned:
-            return False
+        return not (self._returned or self._delayed) and self.exhausted
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no message comes that was not handed out before."""
         for reader in self.readers:  # noqa: SIM110 - asked after every batch, as in Outlet.full
             if not reader.ended or reader.queued_messages:
                 return False
@@ -127,9 +136,12 @@ class Inlet:
 
     def leave(self, *, for_good: bool = False) -> None:
         """Want no more; what waits counts as unread. See `Reader.leave`."""
-        for piece in self._returned:
+        for piece in (*self._returned, *self._delayed):
             piece.reader.account.unread += piece.batch.count
         self._returned.clear()
+        for timer in self._delayed.values():
+            timer.cancel()
+        self._delayed.clear()
         for reader in self.readers:
             reader.leave(for_good=for_good)
 
@@ -166,7 +178,8 @@ class Inlet:
             return None
         if rest.count:
             slot = piece.slot.home.split(piece.slot, rest.count) if piece.slot is not None else None
-            self._returned.appendleft(Piece(piece.reader, rest, piece.number + head.count, piece.order, slot=slot))
+            number, attempt = piece.number + head.count, piece.attempt
+            self._returned.appendleft(Piece(piece.reader, rest, number, piece.order, slot=slot, attempt=attempt))
             piece.batch = head
         self.handed += head.count
         return piece
@@ -185,6 +198,19 @@ class Inlet:
         if pieces:
             self.wake()
 
+    def give_back_later(self, piece: Piece, delay_s: float) -> None:
+        """The same for one piece, in `delay_s` seconds; others do not wait for it."""
+        if delay_s <= 0 or piece.reader.left:
+            self.give_back([piece])
+            return
+        self._delayed[piece] = asyncio.get_running_loop().call_later(delay_s, self._due, piece)
+        self.handed -= piece.batch.count
+
+    def _due(self, piece: Piece) -> None:
+        del self._delayed[piece]
+        self.handed += piece.batch.count
+        self.give_back([piece])
+
     def returned_messages(self, reader: Reader) -> int:
-        """Messages of `reader` that a death gave back and that wait for a live replica."""
-        return sum(piece.batch.count for piece in self._returned if piece.reader is reader)
+        """Messages of `reader` that a death or a program gave back and that wait for a live replica."""
+        return sum(piece.batch.count for piece in (*self._returned, *self._delayed) if piece.reader is reader)

@@ -10,12 +10,8 @@ from runner.codec.base import Batch
 from runner.errors import CodecError
 
 
-class Delivery(ABC):
-    """Where a collector puts the messages that it read."""
-
-    @abstractmethod
-    def deliver(self, batch: Batch) -> None:
-        """Take whole messages. Raises CodecError or ContractError, which end the program's run for good."""
+class Room(ABC):
+    """Whether there is room for what a program writes."""
 
     @property
     @abstractmethod
@@ -42,6 +38,49 @@ class Delivery(ABC):
         return None
 
 
+class Delivery(Room):
+    """Where a collector puts the messages that it read."""
+
+    @abstractmethod
+    def deliver(self, batch: Batch) -> None:
+        """Take whole messages. Raises CodecError or ContractError, which end the program's run for good."""
+
+
+class RoomOf(Room):
+    """Room in all of several."""
+
+    def __init__(self, rooms: Sequence[Room]) -> None:
+        self._rooms = tuple(rooms)
+
+    @property
+    def full(self) -> bool:
+        """See `Room`."""
+        return any(room.full for room in self._rooms)
+
+    @property
+    def ahead(self) -> bool:
+        """See `Room`."""
+        return any(room.ahead for room in self._rooms)
+
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """See `Room`."""
+        for room in self._rooms:
+            if room.full:
+                room.when_room(callback)
+                return
+        callback()
+
+    @property
+    def blocked_by(self) -> tuple[Reader, ...]:
+        """See `Room`."""
+        return tuple(reader for room in self._rooms for reader in room.blocked_by)
+
+    @property
+    def trouble(self) -> str | None:
+        """See `Room`."""
+        return next((room.trouble for room in self._rooms if room.trouble is not None), None)
+
+
 class Outlet(Delivery):
     """All channels that one port of a processor is joined to; its replicas share it."""
 
@@ -62,6 +101,11 @@ class Outlet(Delivery):
         self.written += batch.count
         if refused is not None:
             raise refused
+
+    def check(self, batch: Batch) -> None:
+        """Raises the CodecError that `deliver` would raise; delivers nothing."""
+        for writer in self.writers:
+            writer.check(batch)
 
     @property
     def full(self) -> bool:

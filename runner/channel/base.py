@@ -40,6 +40,8 @@ class Reader(ABC):
     processor: str
     codec: Codec
     account: Account
+    epoch: str = ""
+    """Within it numbers are never given twice. A channel that lives as long as the run has none of its own."""
     number: int = 0
     """That of the first message of the batch that `take` returned last, from 1."""
     claims: bool = False
@@ -127,6 +129,10 @@ class Writer(ABC):
         Raises CodecError, with the message's number in the channel, when a message cannot be carried to a reader; the
         `index` messages before it are in the channel, it is counted as refused, and those after it are not taken.
         """
+
+    @abstractmethod
+    def check(self, batch: Batch) -> None:
+        """Raises the CodecError that `publish` would raise, and counts the message as refused. Publishes nothing."""
 
     @property
     @abstractmethod

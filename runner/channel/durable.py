@@ -38,6 +38,7 @@ class DurableReader(Reader):
         self.channel = channel.name
         self.processor = processor
         self.codec = codec
+        self.epoch = channel.state.epoch
         self.account = Account()
         self.on_data: Callable[[], None] = _nothing
         self._home = channel
@@ -278,12 +279,13 @@ class DurableWriter(Writer):
         """See `Writer`."""
         if not batch.count:
             return
-        try:
-            for convert in self._conversions:
-                convert(batch)  # what a reader could not be given is refused here, where it can be told to the writer
-        except CodecError as error:
-            self._refuse(batch, error)
         channel = self._channel
+        try:
+            self._convert(batch)
+        except CodecError as error:
+            good, _ = self.codec.skip(batch, error.index)
+            self.publish(good)
+            raise self._refused(channel.made + 1, error) from error
         transaction = channel.store.transaction
         if not channel.forsaken:
             transaction.append(channel.name, batch.parts, batch.count, self.codec.name, joins=self.codec.framed)
@@ -291,17 +293,22 @@ class DurableWriter(Writer):
         transaction.put(_NOTES, self._written_key, b"%d" % self._written)
         channel.published(batch.count)
 
-    def _refuse(self, batch: Batch, error: CodecError) -> None:
-        channel = self._channel
-        good, _ = self.codec.skip(batch, error.index)
-        if good.count:
-            self.publish(good)
-        channel.refused += 1
-        raise CodecError(
-            f"message {channel.made + 1:,} of channel `{channel.name}` is refused: {error.what}",
-            index=good.count,
-            remedy=error.remedy,
-        ) from error
+    def check(self, batch: Batch) -> None:
+        """See `Writer`."""
+        try:
+            self._convert(batch)
+        except CodecError as error:
+            raise self._refused(self._channel.made + error.index + 1, error) from error
+
+    def _convert(self, batch: Batch) -> None:
+        """What a reader could not be given is refused here, where it can be told to the writer. Raises CodecError."""
+        for convert in self._conversions:
+            convert(batch)
+
+    def _refused(self, number: int, error: CodecError) -> CodecError:
+        self._channel.refused += 1
+        what = f"message {number:,} of channel `{self._channel.name}` is refused: {error.what}"
+        return CodecError(what, index=error.index, remedy=error.remedy)
 
     @property
     def full(self) -> bool:

@@ -178,27 +178,34 @@ class MemoryWriter(Writer):
             for reader in channel.memory_readers:
                 reader.offer(batch)
             return
-        wanted = {reader.codec.name for reader in channel.memory_readers if not reader.left}
         try:
-            converted = {name: convert(batch) for name, convert in self._conversions.items() if name in wanted}
+            converted = self._converted(batch)
         except CodecError as error:
-            self._refuse(batch, error)
-        else:
-            channel.written += batch.count
-            for reader in channel.memory_readers:
-                reader.offer(converted.get(reader.codec.name, batch))
-
-    def _refuse(self, batch: Batch, error: CodecError) -> None:
-        channel = self._channel
-        good, _ = self.codec.skip(batch, error.index)
-        if good.count:
+            good, _ = self.codec.skip(batch, error.index)
             self.publish(good)
-        channel.refused += 1
-        raise CodecError(
-            f"message {channel.written + 1:,} of channel `{channel.name}` is refused: {error.what}",
-            index=good.count,
-            remedy=error.remedy,
-        ) from error
+            raise self._refused(channel.written + 1, error) from error
+        channel.written += batch.count
+        for reader in channel.memory_readers:
+            reader.offer(converted.get(reader.codec.name, batch))
+
+    def check(self, batch: Batch) -> None:
+        """See `Writer`."""
+        try:
+            self._converted(batch)
+        except CodecError as error:
+            raise self._refused(self._channel.written + error.index + 1, error) from error
+
+    def _converted(self, batch: Batch) -> dict[str, Batch]:
+        """The same in every framing that a reader wants and it does not have. Raises CodecError."""
+        if not self._conversions:
+            return {}
+        wanted = {reader.codec.name for reader in self._channel.memory_readers if not reader.left}
+        return {name: convert(batch) for name, convert in self._conversions.items() if name in wanted}
+
+    def _refused(self, number: int, error: CodecError) -> CodecError:
+        self._channel.refused += 1
+        what = f"message {number:,} of channel `{self._channel.name}` is refused: {error.what}"
+        return CodecError(what, index=error.index, remedy=error.remedy)
 
     @property
     def full(self) -> bool:

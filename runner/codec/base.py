@@ -97,6 +97,10 @@ class Codec(ABC):
     def payload(self, framed: bytes) -> bytes:
         """The message inside of one framed message (from `split`)."""
 
+    def payloads(self, batch: Batch) -> list[bytes]:
+        """The messages of `batch`, one by one, without their framing."""
+        return [self.payload(framed) for framed in self.split(batch)]
+
     @abstractmethod
     def cut(self, batch: Batch, *, most_bytes: int, most_messages: int) -> tuple[Batch, Batch]:
         """Split `batch` in two: a head of whole messages within both bounds, and the rest.

@@ -182,9 +182,9 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     contract: Annotated[
         Literal["stream", "one-to-one", "batch", "acknowledged"],
         meta(
-            "How outputs answer inputs. Not supported yet: batch, acknowledged.",
+            "How outputs answer inputs. Not supported yet: batch.",
             words={"1-1": "one-to-one", "1:1": "one-to-one", "one_to_one": "one-to-one", "none": "stream"},
-            later_values=dict.fromkeys(("batch", "acknowledged"), '"stream" and "one-to-one" work now'),
+            later_values={"batch": '"stream", "one-to-one" and "acknowledged" work now'},
         ),
     ] = "stream"
     resume: Annotated[

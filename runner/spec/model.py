@@ -26,6 +26,7 @@ class Contract(StrEnum):
 
     STREAM = "stream"
     ONE_TO_ONE = "one-to-one"
+    ACKNOWLEDGED = "acknowledged"
 
 
 class Resume(StrEnum):
@@ -230,7 +231,7 @@ class Processor(msgspec.Struct, frozen=True):
     @property
     def log_stdout(self) -> bool:
         """Whether its stdout belongs to its log."""
-        return self.contract is not Contract.ONE_TO_ONE and all(port.name != "stdout" for port in self.writes)
+        return self.contract is Contract.STREAM and all(port.name != "stdout" for port in self.writes)
 
 
 class Durability(StrEnum):

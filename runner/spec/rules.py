@@ -11,6 +11,7 @@ def check_processor(resolved: Resolved, *, joined: bool) -> None:
     if joined:
         _check_source(resolved)
         _check_contract(resolved)
+        _check_frames(resolved)
         _check_stdout(resolved)
     _check_raw(resolved)
 
@@ -42,11 +43,11 @@ def _check_contract(resolved: Resolved) -> None:
         scope.error(
             ("contract",), "one-to-one answers what is read on stdin, and nothing is", 'write reads = "CHANNEL"'
         )
-    if not one_to_one and processor.in_flight.messages is not None:
+    if processor.contract is Contract.STREAM and processor.in_flight.messages is not None:
         scope.error(
             ("in_flight", "messages"),
             f'contract = "{processor.contract}" acknowledges at the end, so messages cannot be counted out',
-            'bound the bytes, or write contract = "one-to-one"',
+            'bound the bytes, or write contract = "one-to-one" or "acknowledged"',
             at="key",
         )
     if processor.order == "keep" and not one_to_one and "order" in written:
@@ -55,6 +56,19 @@ def _check_contract(resolved: Resolved) -> None:
             'only the answers of contract = "one-to-one" have an order to keep',
             'leave it out, or write contract = "one-to-one"',
         )
+
+
+def _check_frames(resolved: Resolved) -> None:
+    """Under `acknowledged` all ports go through stdin and stdout, as frames of the connector protocol."""
+    processor, scope, written = resolved.processor, resolved.scope, resolved.written
+    if processor.contract is not Contract.ACKNOWLEDGED:
+        return
+    if not processor.reads and not processor.writes:
+        scope.error(("contract",), "neither reads nor writes a channel, so there is nothing to acknowledge", "join it")
+    if any(port.name == "stderr" for port in processor.writes):
+        scope.error(("writes",), "stderr is the log of an acknowledged program, not a port", "name a port of your own")
+    if processor.guard.kind != "none" and "guard" in written:
+        scope.error(("guard",), "there is nothing but frames on stdout, and nothing to guard", "leave it out", at="key")
 
 
 def _check_stdout(resolved: Resolved) -> None:
@@ -89,6 +103,8 @@ def _check_raw(resolved: Resolved) -> None:
         bound = {port.codec for port in ports if port.name in {"stdin", "stdout"}} | {processor.stdout_codec}
         if "raw" in bound:
             scope.error(("contract",), 'codec "raw" has no messages that could be answered one to one', _REFRAME)
+    if processor.contract is Contract.ACKNOWLEDGED and any(port.codec == "raw" for port in ports):
+        scope.error(("contract",), 'codec "raw" has no messages that could be acknowledged', _REFRAME)
     if not raw:
         return
     if processor.replicas > 1:

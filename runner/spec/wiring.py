@@ -104,7 +104,8 @@ def _check_weaker(channels: Mapping[str, Channel], ends: Mapping[str, Ends]) -> 
             continue
         for reader in here.readers:
             processor = reader.resolved.processor
-            if reader.port.name != "stdin" or processor.contract is Contract.STREAM:
+            answered = reader.port.name == "stdin" or processor.contract is Contract.ACKNOWLEDGED
+            if not answered or processor.contract is Contract.STREAM:
                 continue
             weaker = [
                 other

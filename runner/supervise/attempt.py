@@ -13,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from runner.bridge.feeder import InputLeft, StreamFeeder
+from runner.bridge.feeder import StreamFeeder
+from runner.bridge.left import InputLeft
 from runner.errors import CodecError, ContractError, LaunchError, RunnerError
 from runner.events import Exited
 from runner.launch.base import Handle, LaunchRequest, ShimLostError
@@ -21,6 +22,7 @@ from runner.plan.restart import describe
 from runner.spec.model import Contract, Processor
 from runner.supervise.health import LineWatch, Prober, until_dead, until_ready
 from runner.supervise.ports import Ports
+from runner.supervise.sessions import READY_WITHIN_S
 from runner.units import format_count
 
 _LOG_END_S = 1.0
@@ -35,7 +37,7 @@ class RunOutcome:
 
     `exited` None: it was never started. `why` is why the runner ended it or what it did wrong (None: it ended by
     itself), `final` tells that it is not to be tried again. `asked`: we asked it to end. `left`: exit 0 with its input
-    not ended. `ready_s`: for how long it was ready.
+    not ended. `ready_s`: for how long it was ready. `done`: it has said that nothing more comes (acknowledged).
     """
 
     exited: Exited | None
@@ -44,6 +46,7 @@ class RunOutcome:
     asked: bool = False
     left: bool = False
     ready_s: float = 0.0
+    done: bool = False
 
 
 class Attempt:
@@ -134,13 +137,13 @@ class Attempt:
         """Nobody reads what it writes: it gets EPIPE."""
         self.outputs_unwanted = True
         for collector in self.ports.collectors:
-            if collector.port in {port.name for port in self._spec.writes}:
+            if self.ports.exchange is not None or collector.port in {port.name for port in self._spec.writes}:
                 collector.close()
 
     @property
     def input_ended(self) -> bool:
         """Whether all inputs that we feed have been given their end."""
-        return all(feeder.input_closed or feeder.refused for feeder in self.ports.feeders)
+        return all(feeder.input_ended for feeder in self.ports.feeders)
 
     async def run(self) -> RunOutcome:
         """Run the program once, to its settled end."""
@@ -186,6 +189,8 @@ class Attempt:
             if why is not None:
                 self.break_off(why)
                 return
+        if not await self._opened():
+            return
         self.ready = True
         self._ready_at_s = self._loop.time()
         self._on_ready()
@@ -195,6 +200,22 @@ class Attempt:
             feeder.begin()
         if self._spec.live is not None:
             self.break_off(await until_dead(self._spec.live, self._prober))
+
+    async def _opened(self) -> bool:
+        """Whether the program has opened its session, where it has one."""
+        exchange, check = self.ports.exchange, self._spec.ready
+        if exchange is None:
+            return True
+        within_s = READY_WITHIN_S if check is None else check.timeout_s
+        for collector in self.ports.collectors:
+            collector.begin()
+        try:
+            async with asyncio.timeout(within_s):
+                await exchange.opened.wait()
+        except TimeoutError:
+            self.break_off(f"not ready within {within_s:g}s: no `ready` frame came (docs/protocol.md)")
+            return False
+        return True
 
     async def _until_exit(self, group: asyncio.TaskGroup) -> Exited:
         ending = group.create_task(self._handle.exited())
@@ -227,7 +248,8 @@ class Attempt:
             problem = self._contract_broken(exited, lefts)
         why, final = problem or (None, False)
         left = exited.ok and any(not item.ended for item in lefts)
-        return RunOutcome(exited, why, final, self.asked, left, ready_s)
+        done = self.ports.exchange is not None and self.ports.exchange.said_end
+        return RunOutcome(exited, why, final, self.asked, left, ready_s, done)
 
     async def _read_to_end(self, exited: Exited) -> _Problem | None:
         """Deliver whatever the program has written; what is wrong with the end of it."""
@@ -274,7 +296,9 @@ class Attempt:
             reader.was_read(feeder.hand_in(reader), handled=exited.ok)
 
     def _contract_broken(self, exited: Exited, lefts: list[InputLeft]) -> _Problem | None:
-        """What a one-to-one program that exited with 0 did wrong; None when it kept its contract."""
+        """What a program that exited with 0 did against its contract; None when it kept it."""
+        if self.ports.exchange is not None and exited.ok and not self.ports.exchange.said_end:
+            return f"ended ({describe(exited)}) without saying `end`", False
         if self._spec.contract is not Contract.ONE_TO_ONE or not exited.ok or self.ports.answers is None:
             return None
         left = lefts[self.ports.feeders.index(self.ports.answers)]

@@ -189,6 +189,8 @@ class Instance:
             on_stray=self._stray,
             on_error=self._bad_output,
             on_progress=self.input_may_have_ended,
+            on_silent=self._silent,
+            on_finished=self._finished,
         )
         request = LaunchRequest(
             command=spec.command,
@@ -211,7 +213,8 @@ class Instance:
             self.attempt = None
             self.waiting = None
             for collector in ports.collectors:
-                self._delivered[collector.port] = self._delivered.get(collector.port, 0) + collector.delivered
+                for port, delivered in collector.delivered_by_port.items():
+                    self._delivered[port] = self._delivered.get(port, 0) + delivered
 
     def _ready(self) -> None:
         """Messages begin to flow."""
@@ -255,6 +258,16 @@ class Instance:
         if self.attempt is not None:
             self.attempt.break_off(str(error), final=True)
 
+    def _silent(self, why: str) -> None:
+        if self.attempt is not None:
+            self.attempt.break_off(why)
+
+    def _finished(self) -> None:
+        """Its program has said that nothing more comes from it (acknowledged): it has the grace period to exit."""
+        self._processor.finished()
+        if self.attempt is not None:
+            self.attempt.ask_after_grace()
+
     def _decide(self, outcome: RunOutcome) -> tuple[Decision, Death]:
         processor, spec = self._processor, self._spec
         asked = outcome.asked or self._ended_early.is_set()
@@ -267,6 +280,8 @@ class Instance:
             return Decision(Next.ENDED, f"stopped ({death.sentence})"), death
         if outcome.final:
             return Decision(Next.FAILED, death.sentence), death
+        if outcome.done:
+            return Decision(Next.ENDED, f"done ({death.sentence})"), death
         now_s = processor.clock()
         decision = decide(
             spec.restart,

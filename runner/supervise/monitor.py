@@ -98,7 +98,8 @@ class Monitor:
             [feeder.written_bytes - feeder.unread_bytes for feeder in attempt.ports.feeders]
             + [item.delivered for item in attempt.ports.collectors]
         )
-        answered = attempt.ports.answers.answered if attempt.ports.answers is not None else 0
+        answering = attempt.ports.answering
+        answered = answering.answered if answering is not None else 0
         look = self._looks.get(instance)
         if look is None or look.attempt is not attempt:
             look = _Look(attempt, signature, now_s, now_s, answered, now_s, -1, now_s, None, now_s)
@@ -108,8 +109,8 @@ class Monitor:
             look.signature, look.since_s, look.ticks = signature, now_s, -1
         if answered != look.answered or not self._in_flight(attempt):
             look.answered, look.answered_s = answered, now_s
-            moved = moved or attempt.ports.answers is not None
-        elif attempt.ports.answers is not None:
+            moved = moved or answering is not None
+        elif answering is not None:
             moved = False  # reading on is no answer
         if moved or not self._in_flight(attempt) or self._held_up(attempt):
             look.idle_s = now_s
@@ -117,8 +118,8 @@ class Monitor:
 
     @staticmethod
     def _in_flight(attempt: Attempt) -> bool:
-        if attempt.ports.answers is not None:
-            return attempt.ports.answers.pending_messages > 0
+        if attempt.ports.answering is not None:
+            return attempt.ports.answering.pending_messages > 0
         return any(feeder.unread_bytes for feeder in attempt.ports.feeders)
 
     @staticmethod
@@ -182,7 +183,7 @@ class Monitor:
                     return "order", "waiting for answers that come before its own"
                 reader = max(readers, key=lambda reader: reader.queued_bytes)
                 return reader.processor, f"waiting for `{reader.processor}`, {self._load(reader.processor)} in flight"
-        answers = attempt.ports.answers
+        answers = attempt.ports.answering
         if answers is not None and answers.window_full:
             return "answers", f"waiting for its answers, {format_size(answers.pending_bytes)} in flight"
         return self._closed(attempt)
@@ -191,7 +192,7 @@ class Monitor:
     def _closed(attempt: Attempt) -> tuple[str | None, str | None]:
         for feeder in attempt.ports.feeders:
             if feeder.refused:
-                return "refused", f"closed its `{feeder.inlet.port}` and runs on"
+                return "refused", f"closed its `{feeder.port}` and runs on"
         for collector in attempt.ports.collectors:
             if collector.ended.is_set() and not attempt.outputs_unwanted:
                 return "closed", f"closed its `{collector.port}` and runs on"
@@ -253,7 +254,7 @@ class Monitor:
         return [
             (writer, reader.channel, False)
             for inode in inodes
-            for reader in starved[inode].inlet.readers
+            for reader in starved[inode].readers
             for writer in self._writers_of[reader.channel]
             if not self._processors[writer].done
         ]

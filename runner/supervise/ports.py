@@ -8,16 +8,22 @@ from dataclasses import dataclass, field
 
 from runner.bridge.answers import AnswerDelivery, OneToOneFeeder
 from runner.bridge.collector import Collector
+from runner.bridge.exchange import Exchange
 from runner.bridge.feeder import Feeder, StreamFeeder
+from runner.bridge.frames import FrameIntake
 from runner.bridge.guard import predicate
 from runner.bridge.inlet import Inlet
+from runner.bridge.intake import Intake
 from runner.bridge.logs import InstanceLog, LogReader
 from runner.bridge.outlet import Delivery, Outlet
 from runner.bridge.sequence import Sequencer
+from runner.bridge.spout import Spout
+from runner.bridge.states import KeptState
 from runner.channel.pipe import PIPE_BYTES, PipeChannel, resize_pipe
 from runner.codec.registry import codec_named
 from runner.errors import RunnerError
 from runner.spec.model import Contract, Processor
+from runner.supervise import sessions
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _FIRST_NAMED = 3
@@ -25,7 +31,7 @@ _FIRST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the replicas of a processor share: its inlets and outlets by port, its pipe channels, its sequencer."""
+    """What the replicas of a processor share: inlets and outlets by port, pipe channels, the sequencer, the state."""
 
     inlets: dict[str, Inlet] = field(default_factory=dict)
     outlets: dict[str, Outlet] = field(default_factory=dict)
@@ -33,6 +39,7 @@ class Shared:
     pipes_out: dict[str, PipeChannel] = field(default_factory=dict)
     sequencer: Sequencer | None = None
     most_window_bytes: int = PIPE_BYTES
+    state: KeptState | None = None
 
 
 class Ports:
@@ -48,13 +55,16 @@ class Ports:
         on_stray: Callable[[bytes], None],
         on_error: Callable[[RunnerError], None],
         on_progress: Callable[[], None],
+        on_silent: Callable[[str], None],
+        on_finished: Callable[[], None],
     ) -> None:
         self.theirs: dict[int, int] = {}
         self.env: dict[str, str] = {}
-        self.feeders: list[Feeder] = []
-        self.collectors: list[Collector] = []
+        self.feeders: list[Spout] = []
+        self.collectors: list[Intake] = []
         self.logs: list[LogReader] = []
         self.answers: OneToOneFeeder | None = None
+        self.exchange: Exchange | None = None
         self._spec = spec
         self._shared = shared
         self._log = log
@@ -62,6 +72,8 @@ class Ports:
         self._on_stray = on_stray
         self._on_error = on_error
         self._on_progress = on_progress
+        self._on_silent = on_silent
+        self._on_finished = on_finished
         self._owned: list[int] = []
         self._next_named = _FIRST_NAMED
         try:
@@ -72,8 +84,11 @@ class Ports:
 
     def _open(self) -> None:
         spec = self._spec
-        self._open_inputs()
-        for port in spec.writes:
+        if spec.contract is Contract.ACKNOWLEDGED:
+            self._open_exchange()
+        else:
+            self._open_inputs()
+        for port in spec.writes if self.exchange is None else ():
             if port.name in self._shared.pipes_out:
                 self._place(port.name, self._shared.pipes_out[port.name].writing_end(), "WRITER")
             else:
@@ -85,21 +100,57 @@ class Ports:
         if _STDERR not in self.theirs:
             self.logs.append(LogReader(self._pipe_in(_STDERR), self._log, "stderr"))
 
+    @property
+    def answering(self) -> OneToOneFeeder | Exchange | None:
+        """Who waits for answers, where the contract has any."""
+        return self.answers or self.exchange
+
+    def _open_exchange(self) -> None:
+        """Contract `acknowledged`: every port goes through stdin and stdout, as frames."""
+        shared, state = self._shared, self._shared.state
+        assert state is not None
+        file = sessions.StateFile.of(state.value, _FIRST_NAMED)
+        if file.descriptor is not None:
+            self._owned.append(file.descriptor)
+            self.theirs[_FIRST_NAMED] = file.descriptor
+        self.env = {**sessions.ENV, **file.env}
+        self.exchange = sessions.open_exchange(
+            self._spec,
+            self._pipe_out("stdin"),
+            inlets=shared.inlets,
+            outlets=shared.outlets,
+            state=state,
+            state_file=file.path,
+            most_window_bytes=shared.most_window_bytes,
+            skip=self._skip,
+            log=self._log,
+            on_progress=self._on_progress,
+            on_silent=self._on_silent,
+            on_finished=self._on_finished,
+        )
+        self.feeders.append(self.exchange)
+        stdout = self._pipe_in(_STDOUT)
+        self.collectors.append(FrameIntake(stdout, self.exchange, on_error=self._on_error, on_end=self._on_progress))
+
     def _open_inputs(self) -> None:
         for port in self._spec.reads:
             if port.name in self._shared.pipes_in:
                 self._place(port.name, self._shared.pipes_in[port.name].reading_end(), "READER")
                 continue
-            read_end, write_end = os.pipe2(os.O_CLOEXEC)
-            self._owned.append(read_end)
-            os.set_blocking(write_end, False)
-            resize_pipe(write_end, self._spec.in_flight.size_bytes)
-            self._place(port.name, read_end, "READER")
-            self.feeders.append(self._feeder(port.name, write_end))
+            self.feeders.append(self._feeder(port.name, self._pipe_out(port.name)))
         if _STDIN not in self.theirs:
             null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self._owned.append(null)
             self.theirs[_STDIN] = null
+
+    def _pipe_out(self, port: str) -> int:
+        """A pipe for what the program reads on `port`; returns our end."""
+        read_end, write_end = os.pipe2(os.O_CLOEXEC)
+        self._owned.append(read_end)
+        os.set_blocking(write_end, False)
+        resize_pipe(write_end, self._spec.in_flight.size_bytes)
+        self._place(port, read_end, "READER")
+        return write_end
 
     def _feeder(self, port: str, write_end: int) -> Feeder:
         inlet = self._shared.inlets[port]

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from runner.bridge.feeder import Feeder
+from runner.bridge.spout import Spout
 from runner.channel.base import Reader
 from runner.clock import Clock
 from runner.events import Bus, Exited, InstanceState
@@ -102,6 +102,15 @@ class ProcessorRun:
         for callback in self.on_done:
             callback()
 
+    def finished(self) -> None:
+        """The program of a replica has said that nothing more comes from it; its last outputs are being committed.
+
+        Where it is the only one, that nothing more comes is committed with them: they are never written again.
+        """
+        if self.spec.replicas == 1 and not self.stopping and self.failed is None:
+            for outlet in self.shared.outlets.values():
+                outlet.end(for_good=True)
+
     def fail(self, cause: str) -> None:
         """A replica failed for good, and with it the processor: its inputs count as unread, its outputs end."""
         if self.failed is not None:
@@ -180,7 +189,7 @@ class ProcessorRun:
 
     # -- what observers and the ledger ask
 
-    def feeders(self) -> list[Feeder]:
+    def feeders(self) -> list[Spout]:
         """Every feeder of every run that is under way."""
         return [feeder for item in self.replicas if item.attempt is not None for feeder in item.attempt.ports.feeders]
 

@@ -18,9 +18,10 @@ from typing import Any
 from runner.bridge.inlet import Inlet
 from runner.bridge.outlet import Outlet
 from runner.bridge.sequence import Sequencer
+from runner.bridge.states import KeptState
 from runner.channel.base import Channel, Reader
 from runner.channel.durable import DurableChannel
-from runner.channel.pipe import PipeChannel
+from runner.channel.pipe import PIPE_BYTES, PipeChannel
 from runner.channel.registry import channel_kind
 from runner.clock import Clock, monotonic
 from runner.codec.registry import codec_named
@@ -206,7 +207,9 @@ class Run:
         codec = codec_named(port.codec)
         readers = [self.channels[name].open_reader(spec.name, codec) for name in port.channels]
         for reader in readers:
-            reader.claims = port.name != "stdin" or spec.contract is Contract.STREAM
+            reader.epoch = reader.epoch or self.id
+            answered = port.name == "stdin" or spec.contract is Contract.ACKNOWLEDGED
+            reader.claims = not answered or spec.contract is Contract.STREAM
         shared.inlets[port.name] = Inlet(port.name, readers, replicas=spec.replicas)
 
     def _open_outlet(self, spec: Processor, port: Port, shared: Shared) -> None:
@@ -219,22 +222,24 @@ class Run:
         shared.outlets[port.name] = Outlet(port.name, writers)
 
     def _with_order(self, spec: Processor, shared: Shared) -> Shared:
-        """The same, with what one-to-one needs: the largest window, and the sequencer of replicas."""
-        reads = next((port for port in spec.reads if port.name == "stdin"), None)
-        if reads is None:
-            return shared
-        capacities = [self.pipeline.channels[name].capacity_bytes for name in reads.channels]
+        """The same, with what an answer needs: the largest window, the sequencer of replicas, the state."""
+        state = None
+        if spec.contract is Contract.ACKNOWLEDGED:
+            state = KeptState(spec.name, self._state.store if self._state is not None else None)
+        answered = [port for port in spec.reads if port.name == "stdin" or state is not None]
+        capacities = [self.pipeline.channels[name].capacity_bytes for port in answered for name in port.channels]
         sequencer = None
         outlet = shared.outlets.get("stdout")
         if spec.order == "keep" and spec.replicas > 1 and outlet is not None:
-            sequencer = Sequencer(outlet.deliver, most_bytes=max(capacities))
+            sequencer = Sequencer(outlet.deliver, most_bytes=max(capacities, default=PIPE_BYTES))
         return Shared(
             shared.inlets,
             shared.outlets,
             shared.pipes_in,
             shared.pipes_out,
             sequencer,
-            max(capacities),
+            max(capacities, default=PIPE_BYTES),
+            state,
         )
 
     def _tell_each_other(self) -> None:

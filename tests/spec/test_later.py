@@ -7,8 +7,9 @@ from pathlib import Path
 from tests.spec.marked import Case, case, channel, check_case, middle, parametrized, writer
 
 LATER = [
-    case("batch", middle('contract = ¶"batch"'), 'not supported yet: "batch" / "stream" and "one-to-one" work now'),
-    case("acknowledged", middle('contract = ¶"acknowledged"'), "not supported yet"),
+    case(
+        "batch", middle('contract = ¶"batch"'), 'not supported yet: "batch" / "stream", "one-to-one" and "acknowledged"'
+    ),
     case("poison", middle("¶poison = { after = 3 }"), "not supported yet"),
     case("zeromq", middle('bridge = ¶"zeromq"'), "not supported yet"),
     case("runner", middle('¶runner = "edge"'), "not supported yet"),

@@ -96,6 +96,26 @@ writes = "y"
         HEAD + '[processors.a]\ncommand = ["cat"]\ncontract = ¶"one-to-one"\nwrites = "x"\n' + READER,
         "one-to-one answers what is read on stdin",
     ),
+    case(
+        "acknowledged stderr",
+        HEAD
+        + '[processors.a]\ncommand = ["cat"]\ncontract = "acknowledged"\nwrites = ¶{ stderr = "x" }\n'
+        + READER.replace('"w"', '"x"'),
+        "stderr is the log of an acknowledged program",
+    ),
+    case("acknowledged guard", middle('contract = "acknowledged"\n¶guard = "json"'), "nothing but frames on stdout"),
+    case(
+        "acknowledged nothing",
+        HEAD + '[processors.a]\ncommand = ["cat"]\ncontract = ¶"acknowledged"\n',
+        "neither reads nor writes a channel",
+    ),
+    case(
+        "raw acknowledged",
+        middle('codec = "raw"\ncontract = ¶"acknowledged"')
+        .replace('writes = "w"', 'writes = "w"\ncodec = "raw"')
+        .replace('reads = "x"', 'reads = "x"\ncodec = "raw"'),
+        "no messages that could be acknowledged",
+    ),
     case("live line", middle("live = { ¶line = 'x' }"), "a line tells that a program got ready"),
     case(
         "ready of nothing",

@@ -1,0 +1,105 @@
+"""Contract `acknowledged`: the messages that one session was given, until what became of them is committed."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from runner.bridge.inlet import Inlet, Piece
+from runner.codec.base import Codec
+
+_SHOWN_BYTES = 80
+EACH_BYTES = 64
+"""What a message counts beside its bytes, so that empty ones are bounded too."""
+
+
+@dataclass(slots=True, eq=False)
+class Given:
+    """A piece as it was handed out: its payloads have the deliveries from `first` on. `open` are not answered."""
+
+    first: int
+    inlet: Inlet
+    piece: Piece
+    payloads: list[bytes]
+    open: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive messages of one piece, `start` (from 0) to before `stop`."""
+
+    given: Given
+    start: int
+    stop: int
+
+    @property
+    def count(self) -> int:
+        """How many messages."""
+        return self.stop - self.start
+
+    @property
+    def number(self) -> int:
+        """That of the first."""
+        return self.given.piece.number + self.start
+
+    @property
+    def weight_bytes(self) -> int:
+        """What they count in a window: their bytes, and what it takes to keep each."""
+        return sum(map(len, self.given.payloads[self.start : self.stop])) + EACH_BYTES * self.count
+
+    def name(self, at: int = 0) -> str:
+        """One of them by its number, channel and beginning, for an error."""
+        payload = self.given.payloads[self.start + at]
+        shown = payload[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
+        more = "…" if len(payload) > _SHOWN_BYTES else ""
+        return f"message {self.number + at:,} of channel `{self.given.piece.reader.channel}`, {shown!r}{more}"
+
+    def again(self) -> Piece:
+        """The same, to be handed out once more."""
+        piece = self.given.piece
+        batch = piece.batch
+        if self.count < batch.count:
+            codec: Codec = self.given.inlet.codec
+            batch = codec.batch_of(self.given.payloads[self.start : self.stop])
+        return Piece(piece.reader, batch, self.number, piece.order, attempt=piece.attempt + 1)
+
+
+class Handed:
+    """See the module. Deliveries are those of one session: they count from 1 without gaps."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._given: list[Given] = []
+
+    def add(self, first: int, inlet: Inlet, piece: Piece, payloads: list[bytes]) -> None:
+        """`piece` was handed out, its first message as delivery `first`."""
+        self._firsts.append(first)
+        self._given.append(Given(first, inlet, piece, payloads, len(payloads)))
+
+    def find(self, first: int, last: int) -> list[Span]:
+        """The messages with these deliveries, which must be there."""
+        at = bisect_right(self._firsts, first) - 1
+        found = []
+        while first <= last:
+            given = self._given[at]
+            stop = min(last, given.first + len(given.payloads) - 1) - given.first + 1
+            found.append(Span(given, first - given.first, stop))
+            first = given.first + stop
+            at += 1
+        return found
+
+    def answer(self, first: int, last: int) -> list[Span]:
+        """The same; they are answered now, each once."""
+        spans = self.find(first, last)
+        for span in spans:
+            span.given.open -= span.count
+            if not span.given.open:
+                at = bisect_right(self._firsts, span.given.first) - 1
+                del self._firsts[at], self._given[at]
+        return spans
+
+
+def by_reader(spans: Iterable[Span]) -> list[tuple[object, int]]:
+    """(reader, messages) of `spans`."""
+    return [(span.given.piece.reader, span.count) for span in spans]

@@ -1,0 +1,102 @@
+"""Contract `acknowledged`: the session of one run of a program, made of its spec and of what its replicas share."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from runner.bridge.exchange import Exchange, Told, Window
+from runner.bridge.heartbeat import Beat
+from runner.bridge.inlet import Inlet
+from runner.bridge.logs import InstanceLog
+from runner.bridge.outlet import Outlet
+from runner.bridge.states import KeptState
+from runner.bridge.step import Committer
+from runner.protocol.frames import MOST_INLINE_STATE_BYTES, VERSION
+from runner.protocol.session import Session
+from runner.spec.model import Processor, Resume
+
+BEAT = Beat()
+READY_WITHIN_S = 60.0
+"""A program without a `ready` of its own must have said so by then."""
+
+
+@dataclass(slots=True)
+class StateFile:
+    """A state that is too long for a frame, as a file that the program is given open: `descriptor`, or None.
+
+    It is in memory and sealed: every home can read it, nobody can change it, and it goes with who has it.
+    """
+
+    descriptor: int | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    path: str | None = None
+
+    @classmethod
+    def of(cls, value: bytes | None, number: int) -> StateFile:
+        """The file for `value`, which the program will have as descriptor `number`; none where there is no need."""
+        if value is None or len(value) <= MOST_INLINE_STATE_BYTES:
+            return cls()
+        descriptor = os.memfd_create("state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(value)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        path = f"/dev/fd/{number}"
+        return cls(descriptor, {"CONNECTOR_STATE_FILE": path}, path)
+
+
+ENV = {"CONNECTOR_PROTOCOL": str(VERSION)}
+
+
+def no_states(spec: Processor) -> str | None:
+    """Why a program may not be stateful here; None where it may."""
+    if spec.replicas > 1:
+        return f"it has {spec.replicas} replicas"
+    if spec.is_source and spec.resume is not Resume.SELF:
+        return f'it is a source with resume = "{spec.resume}", and only "self" goes on from a state'
+    return None
+
+
+def open_exchange(
+    spec: Processor,
+    descriptor: int,
+    *,
+    inlets: Mapping[str, Inlet],
+    outlets: Mapping[str, Outlet],
+    state: KeptState,
+    state_file: str | None,
+    most_window_bytes: int,
+    skip: Mapping[str, int],
+    log: InstanceLog,
+    on_progress: Callable[[], None],
+    on_silent: Callable[[str], None],
+    on_finished: Callable[[], None],
+) -> Exchange:
+    """The runner's side of the session; `descriptor` is our end of the program's stdin."""
+    session = Session(
+        reads=[port.name for port in spec.reads],
+        writes=[port.name for port in spec.writes],
+        max_payload_bytes=spec.max_message_bytes,
+        no_states=no_states(spec),
+    )
+
+    def log_lines(level: str, text: str) -> None:
+        for line in text.splitlines():
+            log.line((line if level == "info" else f"{level}: {line}").encode(), "stderr")
+
+    window = spec.in_flight
+    return Exchange(
+        descriptor,
+        inlets,
+        Committer(spec.writes, outlets, state, skip),
+        session,
+        state=state,
+        state_file=state_file,
+        window=Window(window.size_bytes, window.messages, max(window.size_bytes, most_window_bytes)),
+        beat=BEAT,
+        told=Told(on_progress, log_lines, on_silent, on_finished),
+    )
