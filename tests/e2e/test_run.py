@@ -378,7 +378,6 @@ def test_check_is_silent_about_a_good_file_and_names_a_warning(connector: Connec
     [
         ("bridge", "zeromq"),
         ("contract", "batch"),
-        ("contract", "acknowledged"),
         ("poison", {"after": 3}),
         ("runner", "edge"),
     ],

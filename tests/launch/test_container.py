@@ -23,6 +23,7 @@ from runner.launch import container as container_home
 from runner.launch import owner
 from runner.launch.base import PROBE, LaunchRequest, ShimLostError
 from runner.spec.model import MIB, Mount, Processor, Resources
+from tests.e2e.connector import until
 from tests.launch.containers import Launched, launched, pids_with, program, run, running, spec_of, untrusted
 from tests.launch.images import ARCH, docker, registry, scratch, small
 
@@ -677,14 +678,14 @@ def test_a_killed_runner_leaves_no_process_and_its_containers_go_with_the_next_o
         try:
             assert runner.stdout is not None
             assert runner.stdout.readline() == b"up\n"
-            assert len(pids_with(mark)) == 4
+            until(lambda: len(pids_with(mark)) == 4, "all four processes")
 
             async def beside() -> None:  # a living runner loses nothing
                 async with launched(spec_of(images)) as made:
                     assert not [event for event in made.events if isinstance(event, Warned)]
 
             run(beside)
-            assert len(pids_with(mark)) == 4
+            until(lambda: len(pids_with(mark)) == 4, "all four processes")
         finally:
             runner.kill()
         deadline = time.monotonic() + 2
