@@ -128,7 +128,7 @@ class Kills:
             one=middles[0],
             two=middles[1],
             sink={
-                "command": sink(self.out, "--read", 4096, *acknowledges),
+                "command": sink(self.out, "--read", 4096, "--lines", *acknowledges),
                 "contract": plan.last,
                 "replicas": plan.replicas[2],
             },
