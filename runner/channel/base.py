@@ -46,6 +46,9 @@ class Reader(ABC):
     """Whether what is taken is to be on record as handed out before anybody gets it; set by who reads, once."""
     on_data: Callable[[], None]
     """Called when messages came or the channel ended; set by who reads."""
+    on_replayed: Callable[[int, int], None] | None = None
+    """Called with a number and a count when messages have an outcome that came back from dead letters. Their numbers
+    are below 1: they are none of the channel's any more."""
 
     @property
     @abstractmethod
@@ -80,8 +83,14 @@ class Reader(ABC):
 
     def acknowledge(self, number: int, messages: int) -> None:
         """The messages from `number` on are done with (contracts that answer)."""
-        del number
         self.account.acknowledged += messages
+        if number < 1 and self.on_replayed is not None:
+            self.on_replayed(number, messages)
+
+    def die(self, number: int) -> None:
+        """The message `number` killed its program and is set aside."""
+        del number
+        self.account.dead += 1
 
     def passed(self, number: int, messages: int) -> None:  # noqa: B027 - most have nothing to do
         """A program under `stream` has read the messages from `number` on; `was_read` tells later how that ended."""
@@ -125,6 +134,10 @@ class Writer(ABC):
         Raises CodecError, with the message's number in the channel, when a message cannot be carried to a reader; the
         `index` messages before it are in the channel, it is counted as refused, and those after it are not taken.
         """
+
+    @abstractmethod
+    def refuse(self, messages: int) -> None:
+        """So many messages that were written are not put into the channel: they do not fit its schema."""
 
     @property
     @abstractmethod

@@ -202,7 +202,14 @@ class DurableReader(Reader):
         """See `Reader`; it is committed with whatever the same callback publishes."""
         if messages:
             super().acknowledge(number, messages)
-            self._move(self._cursor.acknowledge(number, messages))
+            if number > 0:
+                self._move(self._cursor.acknowledge(number, messages))
+
+    def die(self, number: int) -> None:
+        """See `Reader`; it is committed with whatever the same callback keeps of it."""
+        super().die(number)
+        if number > 0:
+            self._move(self._cursor.mark_dead(number, 1))
 
     def passed(self, number: int, messages: int) -> None:
         """See `Reader`. It frees the store of them; what became of them is told when their program has ended."""
@@ -272,6 +279,12 @@ class DurableWriter(Writer):
         self._written += batch.count
         transaction.put(_NOTES, self._written_key, b"%d" % self._written)
         channel.published(batch.count)
+
+    def refuse(self, messages: int) -> None:
+        """See `Writer`; it is on record that its program has written them."""
+        self._channel.refused += messages
+        self._written += messages
+        self._channel.store.transaction.put(_NOTES, self._written_key, b"%d" % self._written)
 
     def _refuse(self, batch: Batch, error: CodecError) -> None:
         channel = self._channel

@@ -188,6 +188,10 @@ class MemoryWriter(Writer):
             for reader in channel.memory_readers:
                 reader.offer(converted.get(reader.codec.name, batch))
 
+    def refuse(self, messages: int) -> None:
+        """See `Writer`."""
+        self._channel.refused += messages
+
     def _refuse(self, batch: Batch, error: CodecError) -> None:
         channel = self._channel
         good, _ = self.codec.skip(batch, error.index)

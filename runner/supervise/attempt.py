@@ -17,7 +17,7 @@ from runner.bridge.feeder import InputLeft, StreamFeeder
 from runner.errors import CodecError, ContractError, LaunchError, RunnerError
 from runner.events import Exited
 from runner.launch.base import Handle, LaunchRequest, ShimLostError
-from runner.plan.restart import describe
+from runner.plan.restart import Death, describe
 from runner.spec.model import Contract, Processor
 from runner.supervise.health import LineWatch, Prober, until_dead, until_ready
 from runner.supervise.ports import Ports
@@ -35,7 +35,8 @@ class RunOutcome:
 
     `exited` None: it was never started. `why` is why the runner ended it or what it did wrong (None: it ended by
     itself), `final` tells that it is not to be tried again. `asked`: we asked it to end. `left`: exit 0 with its input
-    not ended. `ready_s`: for how long it was ready.
+    not ended. `ready_s`: for how long it was ready. `answered` messages were answered, and `touched` more had been
+    read, at least in part (one-to-one).
     """
 
     exited: Exited | None
@@ -44,6 +45,8 @@ class RunOutcome:
     asked: bool = False
     left: bool = False
     ready_s: float = 0.0
+    answered: int = 0
+    touched: int = 0
 
 
 class Attempt:
@@ -218,6 +221,8 @@ class Attempt:
         for feeder in self.ports.feeders:
             await feeder.count_unread()
         problem = await self._read_to_end(exited)
+        if self.ports.answers is not None:
+            self.ports.answers.blamed = problem is None and self._blames_messages(exited)
         lefts, other = self._settle_inputs(exited)
         problem = problem or other
         await self._logs_end()
@@ -227,7 +232,14 @@ class Attempt:
             problem = self._contract_broken(exited, lefts)
         why, final = problem or (None, False)
         left = exited.ok and any(not item.ended for item in lefts)
-        return RunOutcome(exited, why, final, self.asked, left, ready_s)
+        answered = 0 if self.ports.answers is None else self.ports.answers.answered
+        touched = sum(item.touched for item in lefts)
+        return RunOutcome(exited, why, final, self.asked, left, ready_s, answered, touched)
+
+    def _blames_messages(self, exited: Exited) -> bool:
+        """Whether what it had in work may be why it died."""
+        why, final = self._broken.result() if self._broken.done() else (None, False)
+        return Death(exited, why, asked=self.asked).held_against and not final
 
     async def _read_to_end(self, exited: Exited) -> _Problem | None:
         """Deliver whatever the program has written; what is wrong with the end of it."""

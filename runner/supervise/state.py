@@ -8,6 +8,7 @@ from pathlib import Path
 from runner.errors import RunnerError
 from runner.events import Bus, Warned
 from runner.spec.model import Durability, Pipeline
+from runner.store import letters
 from runner.store.store import Store
 from runner.supervise.processor import ProcessorRun
 from runner.units import format_count
@@ -32,7 +33,7 @@ class State:
         )
         try:
             if fresh:
-                self.store.reset(None)
+                self.store.reset(None, keep=(letters.TABLE,))
             self._refuse_changes(pipeline)
             self.goes_on = self.store.get(_RUNS, _CUT) is not None
         except BaseException:
@@ -79,10 +80,10 @@ class State:
             bus.emit(Warned(message=text, processor=spec.name))
 
     async def end(self, *, completed: bool) -> None:
-        """The run is over. One that completed leaves nothing behind, so that the next one starts fresh."""
+        """The run is over. One that completed leaves its dead letters behind alone, so the next one starts fresh."""
         await self.store.flush()
         if completed:
-            self.store.reset(None)
+            self.store.reset(None, keep=(letters.TABLE,))
 
     def watch(self, fail: Callable[[str], None], room: Callable[[str | None], None], bus: Bus) -> None:
         """Call `fail` when nothing can be stored any more, `room` with a channel (None: any) that has room again."""
