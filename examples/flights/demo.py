@@ -175,6 +175,8 @@ def as_processes(files: Files, *, sandboxed: bool = False) -> Way:
     prepare.write_java_arguments(tools.java_options, files.java_arguments)
     path = [*map(str, tools.path), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     variables = {"PATH": os.pathsep.join(path), "FLIGHTS_OPTIONS": str(files.java_arguments)}
+    if files.cache != files.work:
+        variables["FLIGHTS_DRIVER"] = str(files.cache)
     return Way(["--home", "sandbox"] if sandboxed else [], variables, below)
 
 

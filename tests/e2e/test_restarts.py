@@ -186,7 +186,8 @@ def test_a_program_that_does_not_become_ready_fails(connector: Connector, tmp_pa
 def test_a_program_that_is_ill_is_restarted(connector: Connector, tmp_path: Path) -> None:
     port = free_port()
     live = {"http": f"http://127.0.0.1:{port}/", "every": "50ms", "timeout": "2s", "failures": 3}
-    middle = one_to_one(misbehave("sick", port, 3), live=live)
+    ready = {"tcp": f"127.0.0.1:{port}", "every": "20ms"}  # on a busy machine it may take long to listen
+    middle = one_to_one(misbehave("sick", port, 3), ready=ready, live=live)
     pipeline = chain(source=source(None, "--rate", 500, "--until", tmp_path / "stop"), middle=middle,
                      sink=sink(tmp_path / "out"))  # fmt: skip
     with connector.start(pipeline) as running:
