@@ -295,16 +295,16 @@ def test_sigkills_of_the_runner_neither_lose_nor_double_a_dead_letter(
     middle = poisoned("300,600")
     pipeline = chain(
         {"c1": DURABLE, "c2": DURABLE},
-        source={"command": source(1000), "resume": "skip"},
+        source={"command": source(1000, "--rate", 400), "resume": "skip"},  # 2.5 s: no run below completes
         middle=middle,
         sink={"command": script("poison"), "contract": "one-to-one"},
     )
     for _ in range(4):
         with connector.start(pipeline) as running:
             running.program(middle["command"])
-            threading.Event().wait(chance.uniform(0.0, 2.5))  # the moment is what varies
+            threading.Event().wait(chance.uniform(0.5, 2.2))  # the moment is what varies
             running.process.kill()
-            running.process.wait()
+            assert running.process.wait() == -signal.SIGKILL
     connector.run(pipeline).completed()
     listed = [line.split()[4] for line in kept(connector, "list").stdout.splitlines()]
     assert listed == ["300", "600"]
