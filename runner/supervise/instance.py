@@ -304,7 +304,8 @@ class Instance:
         self.no_long_backoff()
         if after_s > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended_early.wait(), after_s)
+                async with asyncio.timeout(after_s):
+                    await self._ended_early.wait()
 
     def _record(self, outcome: RunOutcome, cause: str) -> None:
         exited = outcome.exited or Exited(None, None)
