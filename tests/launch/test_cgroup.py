@@ -158,6 +158,7 @@ def folders(home: CgroupHome) -> list[Path]:
     return [folder for place in home.places for folder in place.folder.glob(f"connector-*-{os.getpid()}-*")]
 
 
+@pytest.mark.alone  # it measures
 def test_finding_out_is_quick() -> None:
     took_s = []
     for _ in range(20):
