@@ -42,7 +42,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Part:
-    """A processor of any kind. `program` is what it runs; `reads` and `writes` are channels; `origin` marks a source."""
+    """A processor of any kind. `program` is what it runs; `reads`, `writes`: channels; `origin` marks a source."""
 
     name: str
     program: str
