@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -54,6 +55,16 @@ class Outcome:
     sinks: int
     stored_again: int
     took_s: float
+
+    @property
+    def figures(self) -> dict[str, int]:
+        """What can be added up."""
+        return {
+            "programs and shims killed": self.victims,
+            "runners killed": self.runners,
+            "messages sent": self.sent,
+            "messages kept by sinks": self.sent * self.sinks,
+        }
 
     def __str__(self) -> str:
         return (
@@ -204,6 +215,8 @@ class Campaign:
                 time.sleep(0.001)
                 continue
             chosen = found[victim.replica % len(found)]
+            if victim.stopped_s and kill(chosen, number=signal.SIGSTOP):
+                time.sleep(victim.stopped_s)
             if kill(chosen, victim.above):
                 self._hit.add(chosen)
                 self._killed[f"{victim.processor}{'^' * victim.above}"] += 1
@@ -227,6 +240,8 @@ class Campaign:
         self._kill(running)
         self._look(complete=True)
         self._export()
+        letters = self._connector.command("dead-letters", "list", str(self._folder / "pipeline.toml"))
+        assert (letters.code, letters.stdout) == (0, ""), f"innocent dead letters\n{letters}"
         (self._folder / "gate").touch()
         with self._start() as again:
             return again.finish(FINISH_LIMIT_S)

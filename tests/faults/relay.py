@@ -92,8 +92,8 @@ def living(marks: Mapping[bytes, str]) -> dict[str, list[Living]]:
     return found
 
 
-def kill(process: Living, above: int = 0) -> bool:
-    """SIGKILL it, or what is so many levels above it; whether that was there to be hit."""
+def kill(process: Living, above: int = 0, number: signal.Signals = signal.SIGKILL) -> bool:
+    """Kill it (or send it another signal), or what is so many levels above it; whether that was there to be hit."""
     with contextlib.suppress(OSError):
         victim = process
         for _ in range(above):
@@ -104,7 +104,7 @@ def kill(process: Living, above: int = 0) -> bool:
             if int(_stat(process.pid)[_STARTED]) != process.started:
                 return False
             if int(_stat(victim.pid)[_STARTED]) == victim.started:
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+                signal.pidfd_send_signal(descriptor, number)
                 return True
         finally:
             os.close(descriptor)

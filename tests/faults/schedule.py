@@ -6,7 +6,8 @@ What is random in a run beyond its schedule is when the kernel lets whom run.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from tests.faults.topology import Topology
@@ -14,18 +15,23 @@ from tests.faults.topology import Topology
 MOST_AT_ONCE = 3
 EARLY, EARLY_S = 0.15, 0.5
 SHIMS = 0.15
+STOPPED, STOPPED_S = 0.2, 0.01
 
 
 @dataclass(frozen=True)
 class Victim:
-    """One program of a processor, or what is `above` it by so many levels; `replica` by age, modulo how many live."""
+    """One program of a processor, or what is `above` it by so many levels; `replica` by age, modulo how many live.
+
+    `stopped_s`: it reads nothing for so long before it dies, so that it dies with input.
+    """
 
     processor: str
     replica: int = 0
     above: int = 0
+    stopped_s: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.processor}.{self.replica}" + "^" * self.above
+        return f"{self.processor}.{self.replica}" + "^" * self.above + "~" * (self.stopped_s > 0)
 
 
 @dataclass(frozen=True)
@@ -80,14 +86,18 @@ class Schedule:
 class Deaths:
     """How many of whom: `programs` (shims among them), `runners`; `pause_s` is the mean between two acts.
 
-    `only`: only these processors (None: all but those that are to see every message once).
+    `of`: only these processors (None: all but those that are to see every message once).
     """
 
     programs: int
     runners: int = 0
     pause_s: float = 0.015
     messages: int = 150
-    only: frozenset[str] | None = None
+    of: frozenset[str] | None = None
+
+    def only(self, processors: Iterable[str]) -> Deaths:
+        """As many of these processors alone."""
+        return replace(self, of=frozenset(processors))
 
 
 def draw(seed: int, topology: Topology, deaths: Deaths) -> Schedule:
@@ -106,15 +116,16 @@ def draw(seed: int, topology: Topology, deaths: Deaths) -> Schedule:
 
 def _acts(chance: random.Random, topology: Topology, deaths: Deaths, share: int) -> tuple[Act, ...]:
     parts = [part for part in topology.parts if part.program != "held"]
-    if deaths.only is not None:
-        parts = [part for part in parts if part.name in deaths.only]
+    if deaths.of is not None:
+        parts = [part for part in parts if part.name in deaths.of]
     acts = []
     while share > 0:
         victims = []
         for _ in range(min(share, 1 if chance.random() < 0.7 else chance.randint(2, MOST_AT_ONCE))):
             part = chance.choice(parts)
             above = chance.randint(1, part.levels) if chance.random() < SHIMS else 0
-            victims.append(Victim(part.name, chance.randrange(part.replicas), above))
+            stopped_s = chance.uniform(0.001, STOPPED_S) if not above and chance.random() < STOPPED else 0.0
+            victims.append(Victim(part.name, chance.randrange(part.replicas), above, stopped_s))
         share -= len(victims)
         pause_s = chance.uniform(0, 2 * deaths.pause_s)
         acts.append(Act(pause_s, chance.randint(1, 2 * deaths.messages), tuple(victims)))

@@ -75,8 +75,9 @@ def chain(program: tuple[str, ...]) -> Topology:
 
 def kill(connector: Connector, relay: Relay, program: tuple[str, ...], deaths: Deaths) -> None:
     topology = chain(program)
-    deaths = Deaths(**{**vars(deaths), "only": frozenset({"echo", "batches", "manual"})})
-    plan = Plan(seed(), topology, draw(seed(), topology, deaths), "this test, with the same CONNECTOR_SEED")
+    number = seed()
+    schedule = draw(number, topology, deaths.only(part.name for part in topology.middles))
+    plan = Plan(number, topology, schedule, f"CONNECTOR_SEED={number}, the same test")
     print(Campaign(connector, relay, plan).run())
 
 
