@@ -98,13 +98,8 @@ def soak(folder: Path, relay: Relay, rounds: Rounds, test: str) -> None:
     print(f"{test}, {rounds.count} rounds from CONNECTOR_SEED={first}: {dict(figures)}, 0 lost, 0 doubled")
 
 
-def each(samples: dict[str, Rounds]) -> Iterator[tuple[str, int]]:
-    """Every round of every sample."""
-    return ((name, round_) for name, rounds in samples.items() for round_ in range(rounds.count))
-
-
 @pytest.mark.usefixtures("bubblewrap")
-@pytest.mark.parametrize(("what", "round_"), each(SAMPLES))
+@pytest.mark.parametrize(("what", "round_"), [(name, n) for name, each in SAMPLES.items() for n in range(each.count)])
 def test_random_kills(connector: Connector, relay: Relay, what: str, round_: int) -> None:
     sample(connector, relay, SAMPLES[what], round_, f"test_random_kills[{what}-0]")
 
