@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from runner.bridge.exchange import Exchange, Told, Window
+from runner.bridge.exchange import Blame, Exchange, Told, Window
 from runner.bridge.heartbeat import Beat
-from runner.bridge.inlet import Inlet
+from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.logs import InstanceLog
 from runner.bridge.outlet import Outlet
 from runner.bridge.states import KeptState
@@ -75,6 +75,8 @@ def open_exchange(
     on_progress: Callable[[], None],
     on_silent: Callable[[str], None],
     on_finished: Callable[[], None],
+    on_nacked: Callable[[Piece, str], bool],
+    owner: int,
 ) -> Exchange:
     """The runner's side of the session; `descriptor` is our end of the program's stdin."""
     session = Session(
@@ -98,5 +100,6 @@ def open_exchange(
         state_file=state_file,
         window=Window(window.size_bytes, window.messages, max(window.size_bytes, most_window_bytes)),
         beat=BEAT,
-        told=Told(on_progress, log_lines, on_silent, on_finished),
+        told=Told(on_progress, log_lines, on_silent, on_finished, on_nacked),
+        blame=Blame(owner, spec.poison.after),
     )
