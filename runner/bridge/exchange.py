@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from runner.bridge.handed import EACH_BYTES, Handed, Span, by_reader
 from runner.bridge.heartbeat import Beat, Heartbeat
-from runner.bridge.inlet import Inlet, Piece
+from runner.bridge.inlet import SEVERAL, Inlet, Piece
 from runner.bridge.left import InputLeft
 from runner.bridge.spout import Spout
 from runner.bridge.states import KeptState
@@ -126,6 +126,8 @@ class Exchange(Spout):
         self._step = _Step()
         self._retried = 0
         """How many messages are in flight that were so at a death: until there are none, nothing new is."""
+        self._alone = 0
+        """How many of them were so at several deaths."""
         self._settled = False
         for inlet in inlets.values():
             inlet.attach(self)
@@ -205,15 +207,19 @@ class Exchange(Spout):
         first, parts = self._session.deliver(payloads, number=number, attempt=piece.attempt, port=port, channel=channel)
         position, header_bytes = self.written_bytes, len(parts[0])  # what comes before it is written
         self._handed.add(first, inlet, piece, payloads, position=position, header_bytes=header_bytes)
-        if piece.returns:
-            self._retried += piece.batch.count
+        self._retried += piece.batch.count if piece.returns else 0
+        self._alone += piece.batch.count if piece.returns >= SEVERAL else 0
         inlet.unanswered += piece.batch.count
         self.pending_messages += piece.batch.count
         self.pending_bytes += sum(map(len, payloads)) + EACH_BYTES * len(payloads)
         return [b"".join(parts)] if piece.batch.size_bytes <= _JOINED_BYTES else parts
 
     def _take(self) -> tuple[str, Inlet, Piece] | None:
-        """The next messages for the program: its ports take turns."""
+        """The next messages for the program: its ports take turns.
+
+        Nothing new comes before what was in work at a death is answered; what was at several comes one by one. So it
+        shows soon who kills a program that has many in work at once, and answers others each time before it dies.
+        """
         window = self._window
         room_bytes = min(window.size_bytes, window.uncommitted_bytes - self._covered_bytes) - self.pending_bytes
         room_messages = max(1, room_bytes // EACH_BYTES)
@@ -224,17 +230,20 @@ class Exchange(Spout):
         new = not self._retried and nacked_bytes < window.uncommitted_bytes
         self._window_full = bool(pending) and (room_bytes < window.size_bytes // 4 or room_messages <= 0)
         ports = list(self._inlets)
-        for _ in ports if not self._window_full else ():
+        for _ in ports if not (self._window_full or self._alone) else ():
             port = ports[self._turn % len(ports)]
             self._turn += 1
             inlet = self._inlets[port]
-            piece = inlet.take(
-                owner=self._blame.owner,
-                most_bytes=max(1, min(room_bytes, _TAKE_BYTES)),
-                most_messages=max(1, room_messages),
-                never_over=room_bytes if pending else None,
-                new=new,
-            )
+            alone = inlet.next_returns(self._blame.owner) >= SEVERAL
+            piece = None
+            if not (alone and self.pending_messages):
+                piece = inlet.take(
+                    owner=self._blame.owner,
+                    most_bytes=max(1, min(room_bytes, _TAKE_BYTES)),
+                    most_messages=1 if alone else max(1, room_messages),
+                    never_over=room_bytes if pending else None,
+                    new=new,
+                )
             if piece is not None:
                 return port, inlet, piece
             self._window_full = self._window_full or bool(pending and inlet.waiting_for(self._blame.owner))
@@ -379,6 +388,8 @@ class Exchange(Spout):
             self.answered += span.count
             if span.given.piece.returns:
                 self._retried -= span.count
+            if span.given.piece.returns >= SEVERAL:
+                self._alone -= span.count
         return spans
 
     def _nack(self, nack: Nack) -> None:

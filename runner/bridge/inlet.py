@@ -14,7 +14,8 @@ from runner.codec.base import MERGED_BYTES, Batch, Codec
 from runner.plan.nacks import Nacks
 
 _SHARE_BYTES = 64 << 10
-_SEVERAL = 2
+SEVERAL = 2
+"""What was in work at so many deaths is watched."""
 MANY_PIECES = 64
 """From here on small pieces in flight are made one (`merged`)."""
 
@@ -267,9 +268,17 @@ class Inlet:
                 return Piece(reader, batch, reader.number, self._order)
         return None
 
-    def take_one(self) -> Piece | None:
-        """One message that is handed to nobody, for a search: a suspect of another group where there is no other."""
-        piece = self.take(most_messages=1)
+    def next_returns(self, owner: int) -> int:
+        """The `returns` of what `take` gives to the instance `owner` next; 0: nothing that was handed out before."""
+        waiting = self._reserved.get(owner) or self._returned
+        return waiting[0].returns if waiting else 0
+
+    def take_one(self, owner: int) -> Piece | None:
+        """One message that is handed to nobody, for a search of the instance `owner`.
+
+        It is a suspect of another group where there is no other.
+        """
+        piece = self.take(owner=owner, most_messages=1)
         if piece is not None:
             self.handed -= 1
             return piece
@@ -324,7 +333,7 @@ class Inlet:
             return
         if piece.reader.left:
             piece.reader.account.unread += piece.batch.count
-        elif owner is not None and self._replicas > 1 and piece.returns >= _SEVERAL:
+        elif owner is not None and self._replicas > 1 and piece.returns >= SEVERAL:
             self._reserved.setdefault(owner, deque()).append(piece)
         else:
             self._returned.append(piece)

@@ -67,6 +67,11 @@ class Portion(Inlet):
         """See `ended`."""
         return self.ended
 
+    def next_returns(self, owner: int) -> int:
+        """See `Inlet`."""
+        del owner
+        return self._portion[0].returns if self._portion else 0
+
     def take(
         self,
         *,

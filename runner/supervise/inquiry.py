@@ -34,10 +34,11 @@ class Inquiry:
     """See the module. It holds the messages in question, each of which it hands out in a `Portion` or gives back.
 
     `inlets` are all whose messages the program answers, each with the group of its suspects. `proceed` says what comes
-    next, by port; that is run, and `ended` told how that went. Portions are followed by the end of input where `ends`.
-    `dead` is called with a message that is to be set aside and what is known against it; whatever it raises ends the
-    inquiry. Answers of all messages keep the order of the messages where there is a `sequencer`. `elsewhere` tells
-    whether other replicas have messages in flight. `moved` is set when `proceed` may have more to say.
+    next, by port; the instance `owner` runs that, and `ended` is told how that went. Portions are followed by the end
+    of input where `ends`. `dead` is called with a message that is to be set aside and what is known against it;
+    whatever it raises ends the inquiry. Answers of all messages keep the order of the messages where there is a
+    `sequencer`. `elsewhere` tells whether other replicas have messages in flight. `moved` is set when `proceed` may
+    have more to say.
     """
 
     backlog_bytes = 0
@@ -47,6 +48,7 @@ class Inquiry:
         inlets: Mapping[Inlet, Iterable[Piece]],
         sequencer: Sequencer | None,
         *,
+        owner: int,
         ends: bool,
         succeeded: bool,
         dead: Callable[[Piece, Evidence], None],
@@ -56,6 +58,7 @@ class Inquiry:
         self._inlets = tuple(inlets)
         self._inlet_of = {id(reader): inlet for inlet in inlets for reader in inlet.readers}
         self._sequencer = sequencer
+        self._owner = owner
         self._ends = ends
         self._dead = dead
         self._elsewhere = elsewhere
@@ -214,7 +217,7 @@ class Inquiry:
     def _another(self) -> bool:
         """Get a message that nobody suspects, to be tried beside the accused; whether there was one."""
         for inlet in self._inlets:
-            piece = inlet.take_one()
+            piece = inlet.take_one(self._owner)
             if piece is not None:
                 self._search.add(self._add(piece))
                 return True

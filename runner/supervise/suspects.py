@@ -83,6 +83,7 @@ class Suspects:
         self._inquiry = Inquiry(
             {inlet: inlet.parked.popleft() if inlet.parked else () for inlet in inlets},
             processor.shared.sequencer,
+            owner=self._instance.replica,
             ends=processor.spec.contract is Contract.ONE_TO_ONE,
             succeeded=self._answered > processor.answered_at_accusation,
             dead=self._killed,

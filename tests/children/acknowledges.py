@@ -160,7 +160,7 @@ def end_badly(how):
 
 
 def poison(bad, how="exit", at_once="1", down="/nonexistent"):
-    """Echoes, so many at once and those in any order; dies of the BAD (a comma list), and of all while DOWN is there."""
+    """Echoes, so many at once and in any order; dies of the BAD (a comma list), and of all while DOWN is there."""
     ready()
     killers = {int(number) for number in bad.split(",") if number}
     held, chance = [], random.Random(os.getpid())

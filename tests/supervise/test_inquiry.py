@@ -57,6 +57,7 @@ class Bench:
         self.inquiry = Inquiry(
             {self.inlet: self.inlet.parked.popleft()},
             self.sequencer,
+            owner=1,
             ends=True,
             succeeded=True,
             dead=self.set_aside,
