@@ -356,7 +356,9 @@ class Inlet:
         self.give_back(others, owner=owner)
 
     def set_aside(self, piece: Piece) -> None:
-        """`piece`, which is handed out, is a dead letter."""
+        """`piece`, which was handed out, is a dead letter. It may be the last that anybody waited for."""
+        del piece
+        self.wake()
 
     def give_back_later(self, piece: Piece, delay_s: float) -> None:
         """Give one piece back in `delay_s` seconds; others do not wait for it."""

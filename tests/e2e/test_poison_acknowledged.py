@@ -64,8 +64,8 @@ def test_random_kills_blame_no_innocent(
 @pytest.mark.parametrize("every", [1, 7])
 def test_a_state_covers_the_dead_message(connector: Connector, tmp_path: Path, every: int) -> None:
     middle = client("poisoned_sums", 40, every)
-    ends = {name: DURABLE for name in ("c1", "c2")}
-    result = connector.run(chain(ends, source=source(200), middle=middle, sink=sink(tmp_path / "out")))
+    durable = {"c1": DURABLE, "c2": DURABLE}
+    result = connector.run(chain(durable, source=source(200), middle=middle, sink=sink(tmp_path / "out")))
     result.completed()
     sums, total = [], 0
     for number in range(1, 201):
@@ -79,7 +79,7 @@ def test_of_two_ports_the_one_message_of_the_quiet_one_is_found(connector: Conne
     """What it reads beside it succeeds, which tells the killer from trouble elsewhere."""
     middle = client("poison", "77") | {"reads": {"stdin": "c1", "more": "c3"}, "writes": "c2"}
     pipeline = chain(source=source(50), middle=middle, sink=sink(tmp_path / "out"))
-    pipeline["processors"]["other"] = {"command": source(1, "--start", 77), "writes": "c3"}
+    pipeline["processors"]["other"] = {"command": source(77, "--start", 77), "writes": "c3"}
     result = connector.run(pipeline)
     result.completed()
     assert sorted(numbers(tmp_path / "out")) == all_but(count=50)
@@ -97,7 +97,7 @@ def test_trouble_elsewhere_sets_nothing_aside(connector: Connector, tmp_path: Pa
 
 
 def test_a_stop_in_the_middle_of_a_search_keeps_the_account(connector: Connector, tmp_path: Path) -> None:
-    middle = client("poison", BAD, "hang", stall="2s")
+    middle = client("poison", BAD, "hang", stall="1s")
     pipeline = chain(source=source(COUNT), middle=middle, sink=sink(tmp_path / "out"))
     with connector.start(pipeline | {"drain": "1s"}) as running:
         for _ in range(4):
