@@ -122,6 +122,8 @@ class Instance:
             return
         if attempt.input_ended and self.state is _RUNNING:
             self._become(_DRAINING, "its input has ended")
+            if self._spec.told_by_signal:
+                self.ask_to_end("its input has ended")
         if self._processor.stopping:
             attempt.ask_after_grace()
 
@@ -130,7 +132,9 @@ class Instance:
         self._ended_early.set()
         if self.attempt is not None:
             self.attempt.close_outputs()
-            if self._processor.is_source:
+            if self._spec.bridge == "zeromq":
+                self.ask_to_end("readers left")  # nothing like EPIPE would tell it
+            elif self._processor.is_source:
                 self.attempt.ask_after_grace()
 
     def no_long_backoff(self) -> None:
@@ -197,6 +201,7 @@ class Instance:
             directory=None if spec.directory is None else str(spec.directory),
             env=self._env(ports),
             ports=ports.theirs,
+            endpoints=ports.endpoints,
         )
         prober = Prober(handle, request.directory)
         attempt = Attempt(spec, ports, handle, request, prober=prober, on_ready=self._ready, on_asked=self._asked)
