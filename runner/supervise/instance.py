@@ -132,7 +132,8 @@ class Instance:
         self._ended_early.set()
         if self.attempt is not None:
             self.attempt.close_outputs()
-            if self._spec.bridge == "zeromq":
+            exchange = self.attempt.ports.exchange
+            if self._spec.bridge == "zeromq" and not (exchange is not None and exchange.said_end):
                 self.ask_to_end("readers left")  # nothing like EPIPE would tell it
             elif self._processor.is_source:
                 self.attempt.ask_after_grace()
@@ -280,7 +281,8 @@ class Instance:
         if outcome.ready_s >= spec.restart.reset_after_s:
             self._streak = 0
         if processor.readers_left or self._piped_out:
-            return Decision(Next.ENDED, f"readers left ({death.sentence})"), death
+            why = "done" if outcome.done else "readers left"  # who is done ends its readers, and may end after them
+            return Decision(Next.ENDED, f"{why} ({death.sentence})"), death
         if asked:
             return Decision(Next.ENDED, f"stopped ({death.sentence})"), death
         if outcome.final:
