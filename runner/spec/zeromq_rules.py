@@ -37,8 +37,6 @@ def check_bridge(resolved: Resolved) -> None:
 
 def _check_plain(resolved: Resolved) -> None:
     processor, scope, written = resolved.processor, resolved.scope, resolved.written
-    if not processor.reads and not processor.writes:
-        scope.error(("bridge",), "neither reads nor writes a channel, so there is no socket to connect", "join it")
     if "codec" in written:
         scope.error(("codec",), "a message of ZeroMQ is a message, and needs no codec", "leave it out", at="key")
     if processor.is_source and "end" in written:

@@ -161,18 +161,17 @@ def second():
 def heartbeats():
     """Its library pings ours, and hangs up when no answer comes."""
     here, there = CONTEXT.socket(zmq.PULL), CONTEXT.socket(zmq.PUSH)
+    losses = []
     for socket, variable in ((here, "CONNECTOR_READER_STDIN"), (there, "CONNECTOR_WRITER_STDOUT")):
         socket.heartbeat_ivl = 20
         socket.heartbeat_timeout = 500
-        events = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        losses.append(socket.get_monitor_socket(zmq.EVENT_DISCONNECTED))
         socket.connect(os.environ[variable])
-        socket.events = events
     for message in messages(here):
         there.send(message)
-    for socket in (here, there):
-        if socket.events.poll(0):
-            print("hung up", file=sys.stderr, flush=True)
-    finish()
+    if any(loss.poll(0) for loss in losses):
+        print("hung up", file=sys.stderr, flush=True)
+    os._exit(0 if there.close(linger=-1) is None else 1)
 
 
 globals()[sys.argv[1].replace("-", "_")](*sys.argv[2:])
