@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import zmq
 
@@ -57,16 +58,16 @@ def echo(die_after="0", once=""):
     here, there = pull(), push()
     for count, message in enumerate(messages(here), 1):
         there.send(message)
-        if count == int(die_after) and not (once and os.path.exists(once)):
+        if count == int(die_after) and not (once and Path(once).exists()):
             if once:
-                open(once, "w").close()
+                Path(once).touch()
             die()
     finish()
 
 
 def store(file, pause="0"):
     """A sink: each message as a line of the file."""
-    with open(file, "ab", buffering=0) as kept:
+    with Path(file).open("ab", buffering=0) as kept:
         for message in messages(pull()):
             time.sleep(float(pause))
             kept.write(message + b"\n")
