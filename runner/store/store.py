@@ -32,7 +32,7 @@ from runner.store.transaction import Transaction
 from runner.store.walk import HEADS, MESSAGES, TABLE, mend
 from runner.store.writer import Done, Held, Job, Writer
 
-TAIL_BYTES = 4 << 20
+TAIL_BYTES = 16 << 20
 """Of each channel, what was committed last stays in memory, up to here."""
 READ_BYTES = 256 << 10
 _TURNS = 2
@@ -283,10 +283,11 @@ class Store:
         if not self._closed and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
 
-    def _gather(self, turns: int) -> None:
+    def _gather(self, turns: int, before_bytes: int = 0) -> None:
         """Let a few turns of the loop put into the transaction what they have, unless it is large already."""
-        if turns and self.transaction.size_bytes < _LARGE_BYTES and self._loop is not None:
-            self._loop.call_soon(self._gather, turns - 1)
+        size_bytes = self.transaction.size_bytes
+        if size_bytes < _LARGE_BYTES and (turns or size_bytes > before_bytes) and self._loop is not None:
+            self._loop.call_soon(self._gather, max(0, turns - 1), size_bytes)
         else:
             self._hand_over()
 

@@ -20,7 +20,7 @@ _MOST_KEY_BYTES = 400
 class Chunk:
     """Consecutive messages of one channel on their way into a record."""
 
-    __slots__ = ("book", "codec", "count", "first", "joins", "parts", "promise", "size_bytes")
+    __slots__ = ("book", "codec", "count", "first", "joins", "made", "parts", "promise", "size_bytes")
 
     def __init__(self, book: Book, first: int, codec: str, *, joins: bool) -> None:
         self.book = book
@@ -31,6 +31,7 @@ class Chunk:
         self.size_bytes = 0
         self.parts: list[Buffer] = []
         self.promise: Promise[tuple[bytes, int]] | None = None
+        self.made: tuple[bytes, int] | None = None
 
     def add(self, parts: Sequence[Buffer], count: int, size_bytes: int) -> None:
         """More messages."""
@@ -46,10 +47,9 @@ class Chunk:
 
     def result(self) -> tuple[bytes, int]:
         """`stored`, which another thread may have begun already. It is made once, however often it is asked for."""
-        if self.promise is None:
-            self.promise = Promise()
-            self.promise.set_result(self.stored())
-        return self.promise.result()
+        if self.made is None:
+            self.made = self.stored() if self.promise is None else self.promise.result()
+        return self.made
 
     def record(self, stored: bytes) -> Record:
         """What readers get of it."""
