@@ -22,6 +22,7 @@ from runner.store.transaction import Transaction
 
 _READ_BYTES = 256 << 10
 _CLAIM_BYTES = 512 << 10
+_MOST_CLAIM_BYTES = 4 << 20
 _AHEAD_BYTES = 4 << 20
 _NOTES, _ENDS = "notes", "ends"
 
@@ -57,6 +58,9 @@ class DurableReader(Reader):
         """What is claimed and committed, or on its way to it, and not taken."""
         self._claims_made = 0
         self._claims_committed = 0
+        self._claim_bytes = _CLAIM_BYTES
+        """How much is claimed at once; more while the program waits for commits, as it does for a slow disk."""
+        self._awaited = False
         self._returned: list[tuple[int, Batch]] = []
         """What came back unread, by number."""
         self.account.indeterminate = cursor.handed_out + cursor.read
@@ -162,6 +166,7 @@ class DurableReader(Reader):
             self._claim(most_bytes, most_messages)
             return None
         if self._claims_committed < self._claims_made:
+            self._awaited = True
             return None
         whole, number = self._claimed
         batch, rest = self._cut(whole, most_bytes, most_messages)
@@ -190,7 +195,7 @@ class DurableReader(Reader):
         if batch is None or most_bytes is not None or most_messages is not None:
             return batch
         number, parts, count, size_bytes = self.number, batch.parts, batch.count, batch.size_bytes
-        while size_bytes < _CLAIM_BYTES and not self._done and (more := self._next(None, None, None)) is not None:
+        while size_bytes < self._claim_bytes and not self._done and (more := self._next(None, None, None)) is not None:
             parts += more.parts
             count += more.count
             size_bytes += more.size_bytes
@@ -224,8 +229,17 @@ class DurableReader(Reader):
 
     def _claim_committed(self) -> None:
         self._claims_committed += 1
+        self._fit_claims()
         if not self._left:
             self.on_data()
+
+    def _fit_claims(self) -> None:
+        """Larger claims when a full one was waited for, smaller ones when none was."""
+        awaited, self._awaited = self._awaited, False
+        if not awaited:
+            self._claim_bytes = max(_CLAIM_BYTES, self._claim_bytes // 2)
+        elif self._claimed is not None and self._claimed[0].size_bytes >= self._claim_bytes:
+            self._claim_bytes = min(self._home.most_claim_bytes, self._claim_bytes * 2)
 
     # -- outcomes
 
@@ -370,6 +384,7 @@ class DurableChannel(Channel):
     def __init__(self, spec: ChannelSpec, store: Store) -> None:
         self.name = spec.name
         self.capacity_bytes = spec.capacity_bytes
+        self.most_claim_bytes = max(_CLAIM_BYTES, min(_MOST_CLAIM_BYTES, spec.capacity_bytes // 4))
         self.written = 0
         self.refused = 0
         self.store = store

@@ -51,7 +51,7 @@ def build(arch: str, out_dir: Path, *, defines: tuple[str, ...] = ()) -> Path:
 
 
 def build_library(source: str, arch: str, out_dir: Path | None = None) -> Path:
-    """Build one of `LIBRARIES` as `<name>-<arch>.so`, into `bin` beside it or `out_dir`; its path. Raises BuildError."""
+    """Build one of `LIBRARIES` as `<name>-<arch>.so` in `out_dir` (`bin` beside it); its path. Raises BuildError."""
     place = PACKAGE / source
     target = (out_dir or place.with_name("bin")) / f"{place.stem}-{arch}.so"
     return _make(arch, target, LIBRARY_FLAGS, [place], static=False)
