@@ -138,7 +138,8 @@ class Intake(ABC):
         self.begin()
         while not self.ended.is_set():
             try:
-                await asyncio.wait_for(self.ended.wait(), _HELD_ELSEWHERE_S)
+                async with asyncio.timeout(_HELD_ELSEWHERE_S):
+                    await self.ended.wait()
             except TimeoutError:
                 if not self.paused and not self.waiting_bytes:
                     self.close()

@@ -247,7 +247,14 @@ class DurableReader(Reader):
         """See `Reader`; it is committed with whatever the same callback publishes."""
         if messages:
             super().acknowledge(number, messages)
-            self._move(self._cursor.acknowledge(number, messages))
+            if number > 0:
+                self._move(self._cursor.acknowledge(number, messages))
+
+    def die(self, number: int) -> None:
+        """See `Reader`; it is committed with whatever the same callback keeps of it."""
+        super().die(number)
+        if number > 0:
+            self._move(self._cursor.mark_dead(number, 1))
 
     def passed(self, number: int, messages: int) -> None:
         """See `Reader`. It frees the store of them; what became of them is told when their program has ended."""
@@ -326,6 +333,12 @@ class DurableWriter(Writer):
             self._convert(batch)
         except CodecError as error:
             raise self._refused(self._channel.made + error.index + 1, error) from error
+
+    def refuse(self, messages: int) -> None:
+        """See `Writer`; it is on record that its program has written them."""
+        self._channel.refused += messages
+        self._written += messages
+        self._channel.store.transaction.put(_NOTES, self._written_key, b"%d" % self._written)
 
     def _convert(self, batch: Batch) -> None:
         """What a reader could not be given is refused here, where it can be told to the writer. Raises CodecError."""

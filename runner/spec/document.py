@@ -233,7 +233,7 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     poison: (
         Annotated[
             PoisonDocument,
-            later("Sets messages aside that kill their reader.", 'leave it out; "restart" bounds the deaths'),
+            meta("When a message that kills its reader is set aside; for contracts that answer."),
         ]
         | UnsetType
     ) = UNSET
@@ -328,7 +328,10 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
-    schema: Annotated[Word, later("A JSON Schema that messages must fit.", "leave it out")] | UnsetType = UNSET
+    schema: (
+        Annotated[Word, meta("A file with a JSON Schema. Messages that do not fit it are refused at their writer.")]
+        | UnsetType
+    ) = UNSET
     listen: Annotated[str | bool, later("Which side binds the address.", _ENDS_HERE)] | UnsetType = UNSET
     peer: Annotated[str, later("Who is at the other end.", _ENDS_HERE)] | UnsetType = UNSET
     address: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET

@@ -150,6 +150,17 @@ class InFlight(msgspec.Struct, frozen=True):
     messages: int | None = None
 
 
+class Poison(msgspec.Struct, frozen=True):
+    """When messages are suspected of killing their reader, and how many may be set aside.
+
+    `after` deaths in a row without an answer make what is in flight suspect; more dead letters than `limit` fail the
+    processor.
+    """
+
+    after: int = 3
+    limit: Rate = Rate(100, 60.0)
+
+
 class Resources(msgspec.Struct, frozen=True):
     """Limits of one instance; None: not limited. `memory_bytes` and `disk_bytes` in bytes, `cpus` in cores.
 
@@ -209,6 +220,7 @@ class Processor(msgspec.Struct, frozen=True):
     live: Check | None = None
     stall_s: float | None = None
     continue_on_error: bool = False
+    poison: Poison = Poison()
     resources: Resources = Resources()
     env: dict[str, str] = msgspec.field(default_factory=dict)
     params: dict[str, object] = msgspec.field(default_factory=dict)
@@ -243,7 +255,10 @@ class Durability(StrEnum):
 
 
 class Channel(msgspec.Struct, frozen=True):
-    """One channel's spec; `writers` and `readers` are names of processors, in file order, each once."""
+    """One channel's spec; `writers` and `readers` are names of processors, in file order, each once.
+
+    `schema` is a JSON Schema, as JSON, that messages must fit (None: they need not).
+    """
 
     name: str
     kind: str = "memory"
@@ -252,6 +267,7 @@ class Channel(msgspec.Struct, frozen=True):
     writers: tuple[str, ...] = ()
     readers: tuple[str, ...] = ()
     durability: Durability = Durability.MEMORY
+    schema: str | None = None
 
     @property
     def durable(self) -> bool:

@@ -14,6 +14,7 @@ from runner.spec.command import located, with_params, words_of
 from runner.spec.document import (
     InFlightDocument,
     LiveDocument,
+    PoisonDocument,
     ProcessorDocument,
     ReadyDocument,
     StopDocument,
@@ -28,6 +29,7 @@ from runner.spec.settings import (
     check_param_sizes,
     check_variables,
     guard_of,
+    poison_policy,
     probe,
     restart_policy,
     secrets_of,
@@ -158,6 +160,7 @@ class _Resolver:
             stop=stop_policy(document.stop if document.stop is not UNSET else StopDocument()),
             ready=self._probe("ready", document.ready),
             live=self._probe("live", document.live),
+            poison=poison_policy(document.poison if document.poison is not UNSET else PoisonDocument()),
             stall_s=parse_duration(document.stall) if isinstance(document.stall, str) else None,
             continue_on_error=document.continue_on_error,
             resources=place.resources(),

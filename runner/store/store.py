@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -192,15 +192,16 @@ class Store:
             last.waiting.append(waiting)
             await waiting
 
-    def reset(self, channel: str | None) -> None:
+    def reset(self, channel: str | None, *, keep: Sequence[str] = ()) -> None:
         """Give up what is in `channel` (its readers too), or everything: numbers begin with 1, in a new epoch.
 
-        Only while nothing is being committed. Raises MachineError.
+        The tables in `keep` stay. Only while nothing is being committed. Raises MachineError.
         """
         if self._committing or not self.transaction.empty:
             raise BugError("a store is reset while something is being committed")
         channels = self.channels() if channel is None else (channel,)
-        tables = [name for name in self._databases if name.startswith(TABLE)] if channel is None else []
+        kept = {TABLE + name.encode() for name in keep}
+        tables = [name for name in self._databases if name.startswith(TABLE) and name not in kept and channel is None]
         try:
             with self._environment.begin(write=True) as transaction:
                 fresh = [self._empty(transaction, self._book(name)) for name in channels]

@@ -16,6 +16,7 @@ from runner.bridge.inlet import Inlet
 from runner.bridge.intake import Intake
 from runner.bridge.logs import InstanceLog, LogReader
 from runner.bridge.outlet import Delivery, Outlet
+from runner.bridge.portion import Portion
 from runner.bridge.sequence import Sequencer
 from runner.bridge.spout import Spout
 from runner.bridge.states import KeptState
@@ -57,6 +58,8 @@ class Ports:
         on_progress: Callable[[], None],
         on_silent: Callable[[str], None],
         on_finished: Callable[[], None],
+        owner: int = 1,
+        portion: Portion | None = None,
     ) -> None:
         self.theirs: dict[int, int] = {}
         self.env: dict[str, str] = {}
@@ -74,6 +77,8 @@ class Ports:
         self._on_progress = on_progress
         self._on_silent = on_silent
         self._on_finished = on_finished
+        self._owner = owner
+        self._portion = portion
         self._owned: list[int] = []
         self._next_named = _FIRST_NAMED
         try:
@@ -159,21 +164,28 @@ class Ports:
         window = self._spec.in_flight
         self.answers = OneToOneFeeder(
             write_end,
-            inlet,
+            inlet if self._portion is None else self._portion,
             on_progress=self._on_progress,
             window_bytes=window.size_bytes,
             most_window_bytes=self._shared.most_window_bytes,
             window_messages=window.messages,
-            sequencer=self._shared.sequencer,
+            sequencer=self._sequencer,
+            owner=self._owner,
+            suspect_after=self._spec.poison.after,
         )
         return self.answers
+
+    @property
+    def _sequencer(self) -> Sequencer | None:
+        """What keeps the order of replicas. One program alone answers in order."""
+        return self._shared.sequencer if self._spec.replicas > 1 else None
 
     def _collect(self, port: str, codec_name: str) -> None:
         codec = codec_named(codec_name)
         outlet = self._shared.outlets.get(port)
         delivery: Delivery
         if port == "stdout" and self.answers is not None:
-            delivery = AnswerDelivery(self.answers, codec, outlet, self._shared.sequencer)
+            delivery = AnswerDelivery(self.answers, codec, outlet, self._sequencer)
         else:
             assert outlet is not None
             delivery = outlet

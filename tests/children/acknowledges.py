@@ -226,13 +226,15 @@ def silent_once(folder):
         time.sleep(60)
 
 
-def slow(pause):
-    """Echoes, and takes its time over each message."""
+def slow(pause, told="0"):
+    """Echoes, and takes its time over each message; logs a line after so many."""
     ready()
-    for words, payload in messages():
+    for count, (words, payload) in enumerate(messages(), 1):
         time.sleep(float(pause))
         out(words[2], payload)
         send(b"ack 0 " + words[2])
+        if count == int(told):
+            send(b"log 7 info\nso many")
     send(b"end 0")
 
 
