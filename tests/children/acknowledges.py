@@ -82,7 +82,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def echo(times="1", die_after="0"):
+def echo(times="1", die_after="0", *_):
     """Each message by itself, so often; killed by itself after so many messages, between output and `ack`."""
     ready()
     for count, (words, payload) in enumerate(messages(), 1):
