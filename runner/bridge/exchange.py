@@ -205,8 +205,8 @@ class Exchange(Spout):
         payloads = inlet.codec.payloads(piece.batch)
         number, channel = piece.identity
         first, parts = self._session.deliver(payloads, number=number, attempt=piece.attempt, port=port, channel=channel)
-        position, header_bytes = self.written_bytes, len(parts[0])  # what comes before it is written
-        self._handed.add(first, inlet, piece, payloads, position=position, header_bytes=header_bytes)
+        beside_bytes = list(map(len, parts[::2]))
+        self._handed.add(first, inlet, piece, payloads, position=self.written_bytes, beside_bytes=beside_bytes)
         self._retried += piece.batch.count if piece.returns else 0
         self._alone += piece.batch.count if piece.returns >= SEVERAL else 0
         inlet.unanswered += piece.batch.count

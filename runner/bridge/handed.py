@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from runner.bridge.inlet import Inlet, Piece
@@ -18,7 +18,7 @@ EACH_BYTES = 64
 class Given:
     """A piece as it was handed out: its payloads have the deliveries from `first` on. `open` are not answered.
 
-    Its frames were written from byte `position` on, the first of them with a header of `header_bytes`.
+    Its frames were written from byte `position` on, each of them `beside_bytes` longer than its payload.
     """
 
     first: int
@@ -27,16 +27,15 @@ class Given:
     payloads: list[bytes]
     open: int
     position: int = 0
-    header_bytes: int = 0
+    beside_bytes: Sequence[int] = ()
 
     def begun(self, read_bytes: int) -> int:
         """How many of its messages a program has read at least in part that has read so many bytes of its input."""
-        at, number = self.position, self.piece.identity[0]
-        fixed = self.header_bytes - _digits(len(self.payloads[0]), self.first, number)
-        for index, payload in enumerate(self.payloads):
+        at = self.position
+        for index, (payload, beside_bytes) in enumerate(zip(self.payloads, self.beside_bytes, strict=True)):
             if at >= read_bytes:
                 return index
-            at += fixed + _digits(len(payload), self.first + index, number + index) + len(payload)
+            at += beside_bytes + len(payload)
         return len(self.payloads)
 
 
@@ -102,11 +101,11 @@ class Handed:
         payloads: list[bytes],
         *,
         position: int = 0,
-        header_bytes: int = 0,
+        beside_bytes: Sequence[int] = (),
     ) -> None:
         """`piece` was handed out, its first message as delivery `first`. See `Given`."""
         self._firsts.append(first)
-        self._given.append(Given(first, inlet, piece, payloads, len(payloads), position, header_bytes))
+        self._given.append(Given(first, inlet, piece, payloads, len(payloads), position, beside_bytes))
 
     def find(self, first: int, last: int) -> list[Span]:
         """The messages with these deliveries, which must be there."""
@@ -129,10 +128,6 @@ class Handed:
                 at = bisect_right(self._firsts, span.given.first) - 1
                 del self._firsts[at], self._given[at]
         return spans
-
-
-def _digits(*numbers: int) -> int:
-    return sum(len(str(number)) for number in numbers)
 
 
 def by_reader(spans: Iterable[Span]) -> list[tuple[object, int]]:

@@ -296,6 +296,7 @@ class Attempt:
             async with asyncio.timeout(grace_s):
                 for collector in self.ports.collectors:
                     collector.begin()
+                    collector.program_has_ended()
                     await collector.ended.wait()
 
     async def _logs_end(self) -> None:

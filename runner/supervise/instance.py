@@ -131,6 +131,8 @@ class Instance:
             return
         if attempt.input_ended and self.state is _RUNNING:
             self._become(_DRAINING, "its input has ended")
+            if self._spec.told_by_signal:
+                self.ask_to_end("its input has ended")
         if self._processor.stopping:
             attempt.ask_after_grace()
 
@@ -139,7 +141,10 @@ class Instance:
         self._ended_early.set()
         if self.attempt is not None:
             self.attempt.close_outputs()
-            if self._processor.is_source:
+            exchange = self.attempt.ports.exchange
+            if self._spec.bridge == "zeromq" and not (exchange is not None and exchange.said_end):
+                self.ask_to_end("readers left")  # nothing like EPIPE would tell it
+            elif self._processor.is_source:
                 self.attempt.ask_after_grace()
 
     def no_long_backoff(self) -> None:
@@ -216,6 +221,7 @@ class Instance:
             directory=None if spec.directory is None else str(spec.directory),
             env=self._env(ports),
             ports=ports.theirs,
+            endpoints=ports.endpoints,
         )
         prober = Prober(handle, request.directory)
         attempt = Attempt(spec, ports, handle, request, prober=prober, on_ready=self._ready, on_asked=self._asked)
@@ -329,7 +335,8 @@ class Instance:
     def _given_decision(self, outcome: RunOutcome, death: Death, *, done: bool) -> Decision | None:
         """What comes next where the policy of restarts is not asked."""
         if self._processor.readers_left or self._piped_out:
-            return Decision(Next.ENDED, f"readers left ({death.sentence})")
+            why = "done" if outcome.done else "readers left"  # who is done ends its readers, and may end after them
+            return Decision(Next.ENDED, f"{why} ({death.sentence})")
         if death.asked:
             return Decision(Next.ENDED, f"stopped ({death.sentence})")
         if outcome.final:
@@ -348,7 +355,8 @@ class Instance:
         self.no_long_backoff()
         if after_s > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended_early.wait(), after_s)
+                async with asyncio.timeout(after_s):
+                    await self._ended_early.wait()
 
     def _record(self, outcome: RunOutcome, cause: str) -> None:
         exited = outcome.exited or Exited(None, None)

@@ -56,7 +56,7 @@ def test_what_was_begun_is_known_to_the_byte(payloads: list[bytes], delivery: in
     home, handed = inlet(), Handed()
     parts = messages(payloads, delivery=delivery, number=number, attempt=2, port="stdin", channel="c@1")
     piece = Piece(home.readers[0], LINES.batch_of([b"x"] * len(payloads)), number)
-    handed.add(delivery, home, piece, payloads, position=position, header_bytes=len(parts[0]))
+    handed.add(delivery, home, piece, payloads, position=position, beside_bytes=list(map(len, parts[::2])))
     (span,) = handed.find(delivery, delivery + len(payloads) - 1)
     frames = [bytes(header) + bytes(payload) for header, payload in zip(parts[::2], parts[1::2], strict=True)]
     starts = [position + sum(map(len, frames[:index])) for index in range(len(frames))]

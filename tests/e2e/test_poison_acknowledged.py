@@ -30,14 +30,20 @@ def client(what: str, *arguments: object, **more: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("replicas", "arguments"),
-    [(1, ("exit",)), (1, ("exit", 50)), (3, ("kill",)), (3, ("exit", 50))],
-    ids=["one by one", "50 at once", "3 replicas, killed", "3 replicas, 50 at once"],
+    ("replicas", "bridge", "arguments"),
+    [
+        (1, "stdio", ("exit",)),
+        (1, "zeromq", ("exit",)),
+        (1, "stdio", ("exit", 50)),
+        (3, "stdio", ("kill",)),
+        (3, "stdio", ("exit", 50)),
+    ],
+    ids=["one by one", "zeromq", "50 at once", "3 replicas, killed", "3 replicas, 50 at once"],
 )
 def test_one_bad_message_in_ten_thousand_is_set_aside(
-    connector: Connector, tmp_path: Path, replicas: int, arguments: tuple[object, ...]
+    connector: Connector, tmp_path: Path, replicas: int, bridge: str, arguments: tuple[object, ...]
 ) -> None:
-    middle = client("poison", BAD, *arguments, replicas=replicas)
+    middle = client("poison", BAD, *arguments, replicas=replicas, bridge=bridge)
     result = connector.run(chain(source=source(COUNT), middle=middle, sink=sink(tmp_path / "out")))
     result.completed()
     assert sorted(numbers(tmp_path / "out")) == all_but(BAD)
