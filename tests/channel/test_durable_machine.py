@@ -28,6 +28,8 @@ from runner.store import Cursor, Store
 CODECS = ["lines", "null", "length-prefixed"]
 CAPACITY_BYTES = 300
 MOST_READERS = 4
+STEPS = 8
+"""So many callbacks belong to a run at least."""
 OPEN, TAKEN, DONE, READ, LOST, DEAD, PAST = "open", "taken", "done", "read", "lost", "dead", "past"
 OUTCOMES = {DONE, READ, LOST, DEAD, PAST}
 """In a store a message that was read has an outcome already: nobody gets it again."""
@@ -83,7 +85,9 @@ class OnDisk:
     def of(cls, store: Store) -> OnDisk:
         """What is committed."""
         ended = store.get("ends", b"c\0w") is not None
-        return cls(store.state("c").last, store.state("d").last, ended, dict(store.readers("c")), store.state("c").first)
+        return cls(
+            store.state("c").last, store.state("d").last, ended, dict(store.readers("c")), store.state("c").first
+        )
 
     def is_that_of(self, model: Model) -> bool:
         """Whether this was committed at the moment of that model."""
@@ -112,12 +116,10 @@ class DurableMachine(RuleBasedStateMachine):
     @initialize(
         reading=st.lists(st.tuples(st.booleans(), st.sampled_from(CODECS)), min_size=1, max_size=2),
         writing=st.sampled_from(CODECS),
-        sync=st.booleans(),
     )
-    def begin(self, reading: list[tuple[bool, str]], writing: str, *, sync: bool) -> None:
+    def begin(self, reading: list[tuple[bool, str]], writing: str) -> None:
         self.loop = asyncio.new_event_loop()
         self.folder = Path(tempfile.mkdtemp(prefix="connector-durable-"))
-        self.sync = sync
         self.codec = codec_named(writing)
         views = {f"r{number}": View(*each) for number, each in enumerate(reading)}
         self.model = Model({**views, "answers": View(claims=False, codec=writing)})
@@ -127,13 +129,14 @@ class DurableMachine(RuleBasedStateMachine):
     # -- opening
 
     def _store(self) -> Store:
+        """Without syncs it commits on the loop's thread: the same steps do the same each time."""
         capacity_bytes = {"c": CAPACITY_BYTES, "d": CAPACITY_BYTES}
-        return Store.open(self.folder, sync=self.sync, capacity_bytes=capacity_bytes, tail_bytes=200)
+        return Store.open(self.folder, sync=False, capacity_bytes=capacity_bytes, tail_bytes=200)
 
     def _join(self) -> None:
         """A run begins: what it finds is what the model has."""
         self.taken: dict[str, list[Taken]] = {name: [] for name in self.model.views}
-        self.waiting = self.called = 0
+        self.waiting = self.called = self.steps = 0
         self.loop.run_until_complete(self._open())
         self.flush()
 
@@ -183,6 +186,7 @@ class DurableMachine(RuleBasedStateMachine):
             callback()
 
         self.loop.run_until_complete(run())
+        self.steps += 1
         self.moments.append(copy.deepcopy(self.model))
 
     @rule()
@@ -201,7 +205,7 @@ class DurableMachine(RuleBasedStateMachine):
                 view.fates += [PAST if view.gone else OPEN] * len(sent)
         self.do(lambda: self.writer.publish(self.codec.batch_of(sent)))
 
-    @precondition(lambda self: not self.model.ended and len(self.model.sent) > 10)  # noqa: PLR2004 - rarely
+    @precondition(lambda self: not self.model.ended and len(self.model.sent) > 10)
     @rule()
     def end(self) -> None:
         self.model.ended = True
@@ -245,10 +249,12 @@ class DurableMachine(RuleBasedStateMachine):
 
     @rule(most=st.none() | st.integers(1, 5))
     def answer(self, most: int | None) -> None:
-        """Output and acknowledgement by one callback: both are there after a crash, or neither."""
         taken = self._take("answers", most)
-        if taken is None:
-            return
+        if taken is not None:
+            self._answer(taken)
+
+    def _answer(self, taken: Taken) -> None:
+        """Output and acknowledgement by one callback: both are there after a crash, or neither."""
         number, got = taken
         self.model.answered += got
         self.model.views["answers"].set(number, len(got), DONE)
@@ -259,16 +265,15 @@ class DurableMachine(RuleBasedStateMachine):
 
         self.do(answer)
 
-    @rule(data=st.data(), handled=st.booleans(), back=st.booleans())
-    def settle(self, data: st.DataObject, *, handled: bool, back: bool) -> None:
+    @precondition(lambda self: any(self.taken.values()))
+    @rule(data=st.data(), handled=st.booleans(), back=st.booleans(), dead=st.integers(-8, 8))
+    def settle(self, data: st.DataObject, *, handled: bool, back: bool, dead: int) -> None:
         """In any order: acknowledged or dead; come back, or read by a program that has ended, or goes on."""
         held = [(name, taken) for name, each in self.taken.items() for taken in each]
-        if not held:
-            return
         name, taken = data.draw(st.sampled_from(held))
         self.taken[name].remove(taken)
         if not self.model.views[name].claims:
-            self._answered(name, taken, data.draw(st.integers(0, len(taken[1]))))
+            self._answered(name, taken, min(max(0, dead), len(taken[1])))
         elif back:
             self._came_back(name, taken)
         else:
@@ -308,7 +313,7 @@ class DurableMachine(RuleBasedStateMachine):
             view.set(number, len(got), DONE if handled else LOST)
             self.do(lambda: reader.was_read(len(got), handled=handled))
 
-    @precondition(lambda self: any(not view.left for view in self.model.views.values()))
+    @precondition(lambda self: self.steps > STEPS and any(not view.left for view in self.model.views.values()))
     @rule(data=st.data(), for_good=st.booleans())
     def leave(self, data: st.DataObject, *, for_good: bool) -> None:
         name = data.draw(st.sampled_from([name for name, view in self.model.views.items() if not view.left]))
@@ -320,6 +325,7 @@ class DurableMachine(RuleBasedStateMachine):
 
     # -- room
 
+    @precondition(lambda self: self.writer.full)
     @rule()
     def wait_for_room(self) -> None:
         def room() -> None:
@@ -328,40 +334,38 @@ class DurableMachine(RuleBasedStateMachine):
 
         self.waiting += 1
         self.writer.when_room(room)
-        assert self.writer.full or self.called == self.waiting
+        assert self.called == 0
 
+    @precondition(lambda self: self.steps % 4 == 0)
     @rule()
     def read_everything(self) -> None:
         """When nobody waits for anything there is room, and whoever waited for that has been told."""
-        for name, view in self.model.views.items():
+        for name in self.model.views:
             for taken in self.taken[name]:
-                self._answered(name, taken, 0) if not view.claims else self._was_read(
-                    name, taken, ends=True, handled=True
-                )
+                self._done_with(name, taken)
             self.taken[name].clear()
-            while (taken_ := self._take(name, None)) is not None:
-                if view.claims:
-                    self._was_read(name, taken_, ends=True, handled=True)
-                elif name != "answers":
-                    self._answered(name, taken_, 0)
-                else:
-                    self.model.answered += taken_[1]
-                    view.set(taken_[0], len(taken_[1]), DONE)
-                    self.do(lambda each=taken_: self._answer(each))
+            while (found := self._take(name, None)) is not None:
+                self._done_with(name, found)
         for _ in range(3):
             self.flush()  # deletions go with the next commit
-        if all(view.gone or not view.numbers({OPEN}) for view in self.model.views.values()):
+        views = self.model.views.values()
+        if all(view.gone or not view.numbers({OPEN}) for view in views) and not all(view.gone for view in views):
             state = self.store.state("c")
             assert (state.first, state.held_bytes) == (state.last + 1, 0)
             assert not self.writer.full
             assert self.called == self.waiting
 
-    def _answer(self, taken: Taken) -> None:
-        self.answers.publish(self.codec.batch_of(taken[1]))
-        self.readers["answers"].acknowledge(taken[0], len(taken[1]))
+    def _done_with(self, name: str, taken: Taken) -> None:
+        if name == "answers":
+            self._answer(taken)
+        elif self.model.views[name].claims:
+            self._was_read(name, taken, ends=True, handled=True)
+        else:
+            self._answered(name, taken, 0)
 
     # -- the end of a run
 
+    @precondition(lambda self: self.steps >= STEPS)
     @rule(data=st.data())
     def killed(self, data: st.DataObject) -> None:
         """Its files are what they are; nobody closed them."""
@@ -373,6 +377,7 @@ class DurableMachine(RuleBasedStateMachine):
         self.folder = fresh
         self._next_run(data)
 
+    @precondition(lambda self: self.steps >= STEPS)
     @rule(data=st.data(), flushed=st.booleans())
     def closed(self, data: st.DataObject, *, flushed: bool) -> None:
         if flushed:
