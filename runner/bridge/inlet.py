@@ -146,16 +146,24 @@ class Inlet:
             reader.leave(for_good=for_good)
 
     def take(
-        self, *, most_bytes: int | None = None, most_messages: int | None = None, never_over: int | None = None
+        self,
+        *,
+        reader: Reader | None = None,
+        most_bytes: int | None = None,
+        most_messages: int | None = None,
+        never_over: int | None = None,
     ) -> Piece | None:
-        """The next messages for one instance, whole; what a death gave back comes first. Bounds as `Reader.take`."""
+        """The next messages for one instance, whole; what a death gave back comes first. Bounds as `Reader.take`.
+
+        `reader` None: its channels take turns; otherwise what comes first is of that one.
+        """
         if self._returned:
             return self._take_returned(most_bytes, most_messages, never_over)
         if self._replicas > 1:
             share = max(1, -(-self.queued_messages // self._replicas))
             most_messages = share if most_messages is None else min(share, most_messages)
             most_bytes = _SHARE_BYTES if most_bytes is None else min(_SHARE_BYTES, most_bytes)
-        readers = self.readers
+        readers = self.readers if reader is None else (reader,)
         for _ in readers:
             reader = readers[self._turn % len(readers)]
             self._turn += 1
