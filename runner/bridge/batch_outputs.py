@@ -90,7 +90,7 @@ class Outputs:
         start = self._file_bytes
         try:
             if self._file is None:
-                self._file = tempfile.TemporaryFile(dir=self._folder, prefix="outputs-", buffering=0)
+                self._file = tempfile.TemporaryFile(dir=self._folder, buffering=0)  # noqa: SIM115 - see `discard`
             for part in batch.parts:
                 left = memoryview(part)
                 while left:

@@ -67,6 +67,58 @@ Asked = asyncio.Future[RunBatch | None]
 """Who waits for a batch; None: nothing more comes for anybody."""
 
 
+class _Making:
+    """The batch in the making of one reader: consecutive messages of it, as many as fit.
+
+    `plan` is what it was cut like in an earlier part of the run (None: it is cut now); `following` are pieces that were
+    taken and come after it. `due`: it has waited long enough for more.
+    """
+
+    def __init__(self, reader: Reader, policy: BatchPolicy) -> None:
+        self.reader = reader
+        self.plan: Cut | None = None
+        self.pieces: list[Piece] = []
+        self.following: deque[Piece] = deque()
+        self.due = False
+        self.timer: asyncio.TimerHandle | None = None
+        self._policy = policy
+
+    def held(self) -> list[Piece]:
+        """All that it has."""
+        return [*self.pieces, *self.following]
+
+    def room(self) -> tuple[int, int | None]:
+        """How many messages, and bytes (None: not bounded), it may still take."""
+        count = sum(piece.batch.count for piece in self.pieces)
+        if self.plan is not None:
+            return self.plan.last - self.plan.first + 1 - count, None
+        size_bytes = sum(piece.batch.size_bytes for piece in self.pieces)
+        return self._policy.messages - count, max(0, self._policy.size_bytes - size_bytes)
+
+    def fits(self, piece: Piece, room_bytes: int | None) -> bool:
+        """Whether `piece` belongs to it."""
+        if not self.pieces:
+            return True
+        last = self.pieces[-1]
+        if piece.number != last.number + last.batch.count:
+            return False
+        return room_bytes is None or piece.batch.size_bytes <= room_bytes
+
+    def made(self) -> RunBatch:
+        """It is complete; the next one begins."""
+        attempt = 1 if self.plan is None else self.plan.attempt + 1
+        batch = RunBatch(self.pieces, attempt)
+        self.cancel()
+        self.pieces, self.plan, self.due = [], None, False
+        return batch
+
+    def cancel(self) -> None:
+        """Wait no longer."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+
 class Batches:
     """See the module; the replicas of a processor share it.
 
@@ -78,18 +130,14 @@ class Batches:
 
     def __init__(self, inlet: Inlet, policy: BatchPolicy, cuts: Cuts) -> None:
         self.cuts = cuts
+        self.over = asyncio.Event()
+        """Set once nothing more comes for anybody."""
         self._inlet = inlet
         self._policy = policy
-        self._forming: list[Piece] = []
-        self._plan: Cut | None = None
-        """What the batch in the making was cut like in an earlier part of the run."""
-        self._following: Piece | None = None
-        """What was taken and belongs to the batch after it."""
+        self._makings = deque(_Making(reader, policy) for reader in inlet.readers)
         self._again: deque[RunBatch] = deque()
         self._running: list[RunBatch] = []
         self._asked: deque[Asked] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = False
         inlet.attach(self)
 
     def wake(self) -> None:
@@ -97,7 +145,7 @@ class Batches:
         self._advance()
 
     def ask(self) -> Asked:
-        """The next batch, once there is one; it is then followed by `done`, `again` or `withdraw`."""
+        """The next batch, once there is one; it is then followed by `done`, `again` or `put_back`."""
         asked: Asked = asyncio.get_running_loop().create_future()
         self._asked.append(asked)
         self._advance()
@@ -131,122 +179,97 @@ class Batches:
 
     def leave(self) -> None:
         """The processor wants no more, and its inlet has left: what is in no run counts as unread."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        pieces = [*(piece for batch in self._again for piece in batch.pieces), *self._forming]
-        if self._following is not None:
-            pieces.append(self._following)
+        pieces = [piece for batch in self._again for piece in batch.pieces]
         self._again.clear()
-        self._forming, self._following, self._plan = [], None, None
+        for making in self._makings:
+            making.cancel()
+            pieces += making.held()
+            making.pieces, making.plan = [], None
+            making.following.clear()
         self._inlet.give_back(pieces)
 
     def held(self, reader: Reader) -> int:
         """Messages of `reader` that were taken from its channel and have no outcome."""
-        batches = [*self._again, *self._running]
-        pieces = [*(piece for batch in batches for piece in batch.pieces), *self._forming]
-        if self._following is not None:
-            pieces.append(self._following)
+        pieces = [piece for batch in (*self._again, *self._running) for piece in batch.pieces]
+        pieces += [piece for making in self._makings for piece in making.held()]
         return sum(piece.batch.count for piece in pieces if piece.reader is reader)
 
     @property
     def starved(self) -> bool:
         """Whether whoever waits for a batch waits for its first message."""
-        return not (self._forming or self._following)
+        return not any(making.held() for making in self._makings)
 
     @property
     def last_ones(self) -> bool:
         """Whether nothing is left but what is being run."""
-        return self._inlet.ended and not (self._again or self._forming or self._following)
+        return self._inlet.ended and self.starved and not self._again
 
     # -- how they are cut
 
     def _advance(self) -> None:
         while self._asked:
-            batch = self._again.popleft() if self._again else self._formed()
+            batch = self._again.popleft() if self._again else self._cut()
             if batch is None:
                 break
             self._running.append(batch)
             self._asked.popleft().set_result(batch)
-        if self._asked and self.last_ones and not self._running:
+        if not self._running and self.last_ones:
+            self.over.set()
             for asked in self._asked:
                 asked.set_result(None)
             self._asked.clear()
 
-    def _formed(self) -> RunBatch | None:
-        """The next batch; None while it may become larger, or there is nothing."""
-        complete = self._gather()
-        if not self._forming:
-            return None
-        if not complete and not self._due and self._policy.wait_s > 0:
-            if self._timer is None:
-                self._timer = asyncio.get_running_loop().call_later(self._policy.wait_s, self._waited)
-            return None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        attempt = 1 if self._plan is None else self._plan.attempt + 1
-        batch = RunBatch(self._forming, attempt)
-        self._forming, self._plan, self._due = [], None, False
-        return batch
+    def _cut(self) -> RunBatch | None:
+        """The next batch, its channels taking turns; None while each may become larger, or there is nothing."""
+        for _ in range(len(self._makings)):
+            making = self._makings[0]
+            self._makings.rotate(-1)
+            complete = self._gather(making) or making.due or self._policy.wait_s == 0
+            if making.pieces and complete:
+                return making.made()
+            if making.pieces and making.timer is None:
+                making.timer = asyncio.get_running_loop().call_later(self._policy.wait_s, self._waited, making)
+        return None
 
-    def _waited(self) -> None:
-        self._timer = None
-        self._due = True
+    def _waited(self, making: _Making) -> None:
+        making.timer = None
+        making.due = True
         self._advance()
 
-    def _gather(self) -> bool:
+    def _gather(self, making: _Making) -> bool:
         """Take what there is; whether nothing more fits, or comes."""
+        reader = making.reader
         while True:
-            messages, size_bytes = self._room()
+            messages, size_bytes = making.room()
             if messages <= 0 or size_bytes == 0:
                 return True
-            piece = self._take(messages, size_bytes)
+            piece = self._take(making, messages, size_bytes)
             if piece is None:
-                return self._inlet.ended
-            if self._forming and not self._follows(piece, size_bytes):
-                self._following = piece
+                return reader.ended and not reader.queued_messages
+            if not making.fits(piece, size_bytes):
+                making.following.appendleft(piece)
                 return True
-            self._forming.append(piece)
+            making.pieces.append(piece)
 
-    def _room(self) -> tuple[int, int | None]:
-        """How many messages, and bytes (None: not bounded), may still come into the batch in the making."""
-        count = sum(piece.batch.count for piece in self._forming)
-        if self._plan is not None:
-            return self._plan.last - self._plan.first + 1 - count, None
-        size_bytes = sum(piece.batch.size_bytes for piece in self._forming)
-        return self._policy.messages - count, max(0, self._policy.size_bytes - size_bytes)
-
-    def _follows(self, piece: Piece, room_bytes: int | None) -> bool:
-        """Whether `piece` belongs to the batch in the making."""
-        last = self._forming[-1]
-        if piece.reader is not last.reader or piece.number != last.number + last.batch.count:
-            return False
-        return room_bytes is None or piece.batch.size_bytes <= room_bytes
-
-    def _take(self, messages: int, size_bytes: int | None) -> Piece | None:
-        if self._following is not None:
-            piece, self._following = self._following, None
-            return piece
-        if self._forming:
-            return self._inlet.take(reader=self._forming[0].reader, most_messages=messages, most_bytes=size_bytes)
-        return self._planned() or self._inlet.take(most_messages=messages, most_bytes=size_bytes)
-
-    def _planned(self) -> Piece | None:
-        """The beginning of a batch that was cut in an earlier part of the run, and had not succeeded."""
-        for reader in self._inlet.readers:
-            plan = self.cuts.due(reader.channel)
-            if plan is None:
-                continue
-            piece = self._inlet.take(reader=reader, most_messages=plan.last - plan.first + 1)
+    def _take(self, making: _Making, messages: int, size_bytes: int | None) -> Piece | None:
+        """The next messages of its reader; the first one may be longer than `size_bytes`."""
+        while not making.following:
+            if not making.pieces:
+                making.plan = self.cuts.due(making.reader.channel)
+                if making.plan is not None:
+                    messages, size_bytes = making.room()
+            piece = self._inlet.take(reader=making.reader, most_messages=messages, most_bytes=size_bytes)
             if piece is None:
-                continue
-            if piece.number == plan.first:
-                self._plan = plan
-            else:
-                self.cuts.forget_due(reader.channel)  # it belongs to a pipeline that was another one then
-            return piece
-        return None
+                return None
+            self._making_of(piece).following.append(piece)  # what came back goes first, whoever asks
+        piece = making.following.popleft()
+        if making.plan is not None and not making.pieces and piece.number != making.plan.first:
+            making.plan = None
+            self.cuts.forget_due(making.reader.channel)  # of a pipeline that was another one then
+        return piece
+
+    def _making_of(self, piece: Piece) -> _Making:
+        return next(making for making in self._makings if making.reader is piece.reader)
 
 
 def acknowledge(pieces: Sequence[Piece]) -> None:

@@ -103,6 +103,14 @@ class BatchInstance(Instance):
         self._become(InstanceState.BACKOFF, f"in {after}, because: {decision.cause}", death.exited)
         await self._backoff(decision.after_s)
 
+    async def _backoff(self, after_s: float) -> None:
+        """See `Instance`; nor is there anything to wait for once other replicas have done it all."""
+        over = asyncio.ensure_future(self._batches.over.wait())
+        try:
+            await _first_of(over, asyncio.ensure_future(super()._backoff(after_s)))
+        finally:
+            over.cancel()
+
     async def _next(self) -> RunBatch | None:
         """The next batch, once there is room for what comes of it; None: there is none for this instance."""
         loop = asyncio.get_running_loop()
@@ -128,11 +136,7 @@ class BatchInstance(Instance):
 
     async def _either(self, future: asyncio.Future[Any]) -> None:
         """Return when `future` is done, or this instance is to end."""
-        ended: asyncio.Future[Any] = asyncio.ensure_future(self._ended_early.wait())
-        try:
-            await asyncio.wait({future, ended}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            ended.cancel()
+        await _first_of(future, asyncio.ensure_future(self._ended_early.wait()))
 
     async def _work(self, handle: Handle, batch: RunBatch) -> tuple[Decision, Death] | None:
         """Run the program with `batch`. None: that is done, go on; else what is to happen, and because of what."""
@@ -195,3 +199,12 @@ class BatchInstance(Instance):
 
     def _count_delivered(self, ports: Ports) -> None:
         """Nothing is delivered before `_commit`."""
+
+
+async def _first_of(future: asyncio.Future[Any], task: asyncio.Task[Any]) -> None:
+    """Return when either is done; `task` is ended then."""
+    waited: set[asyncio.Future[Any]] = {future, task}
+    try:
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        task.cancel()
