@@ -33,20 +33,20 @@ class Cuts:
     def __init__(self, processor: str, channels: Iterable[str], store: Store | None) -> None:
         self._store = store
         self._keys = {channel: f"batches {channel}\0{processor}".encode() for channel in channels}
-        self._open: dict[str, list[Cut]] = {channel: [] for channel in self._keys}
-        self._due: dict[str, deque[Cut]] = {channel: deque(self._kept(channel)) for channel in self._keys}
+        self._open = {channel: self._kept(channel) for channel in self._keys}
+        self._due = {channel: deque(cuts) for channel, cuts in self._open.items()}
 
     def _kept(self, channel: str) -> list[Cut]:
         kept = self._store.get(_TABLE, self._keys[channel]) if self._store is not None else None
         return sorted(_DECODER.decode(kept), key=_first) if kept is not None else []
 
     def due(self, channel: str) -> Cut | None:
-        """The next batch that an earlier part of the run had cut and that did not succeed."""
+        """The next batch that an earlier part of the run had cut and that did not succeed; each is given once."""
         waiting = self._due.get(channel)
-        return waiting[0] if waiting else None
+        return waiting.popleft() if waiting else None
 
     def forget_due(self, channel: str) -> None:
-        """What is on record of `channel` is no use."""
+        """What is on record of `channel` and was not given is no use."""
         self._due[channel].clear()
 
     def keep(self, channel: str, cut: Cut) -> asyncio.Future[None] | None:
@@ -67,14 +67,12 @@ class Cuts:
             self._put(channel)
 
     def _drop(self, channel: str, cut: Cut) -> None:
-        for cuts in (self._open[channel], self._due[channel]):
-            for other in [each for each in cuts if each.first <= cut.last and cut.first <= each.last]:
-                cuts.remove(other)
+        apart = [each for each in self._open[channel] if each.last < cut.first or cut.last < each.first]
+        self._open[channel] = apart
 
     def _put(self, channel: str) -> None:
         assert self._store is not None
-        cuts = [*self._open[channel], *self._due[channel]]
-        transaction = self._store.transaction
+        cuts, transaction = self._open[channel], self._store.transaction
         if cuts:
             transaction.put(_TABLE, self._keys[channel], msgspec.msgpack.encode(cuts))
         else:

@@ -254,10 +254,9 @@ class Batches:
     def _take(self, making: _Making, messages: int, size_bytes: int | None) -> Piece | None:
         """The next messages of its reader; the first one may be longer than `size_bytes`."""
         while not making.following:
-            if not making.pieces:
+            if not making.pieces and making.plan is None:
                 making.plan = self.cuts.due(making.reader.channel)
-                if making.plan is not None:
-                    messages, size_bytes = making.room()
+                messages, size_bytes = making.room()
             piece = self._inlet.take(reader=making.reader, most_messages=messages, most_bytes=size_bytes)
             if piece is None:
                 return None
