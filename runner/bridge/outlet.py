@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from runner.bridge.screen import Screen
 from runner.channel.base import Reader, Writer
 from runner.codec.base import Batch
 from runner.errors import CodecError
@@ -81,16 +82,31 @@ class RoomOf(Room):
         return next((room.trouble for room in self._rooms if room.trouble is not None), None)
 
 
+def _fits(screen: Screen | None, writer: Writer, number: int, payload: bytes) -> bool:
+    """Whether the message may go into the channel of `writer`; one that may not is refused."""
+    cause = screen.wrong(payload) if screen is not None else None
+    if screen is None or cause is None:
+        return True
+    writer.refuse(1)
+    screen.on_refused(number, payload, cause)
+    return False
+
+
 class Outlet(Delivery):
     """All channels that one port of a processor is joined to; its replicas share it."""
 
-    def __init__(self, port: str, writers: Sequence[Writer]) -> None:
+    def __init__(self, port: str, writers: Sequence[Writer], screens: Sequence[Screen | None] = ()) -> None:
         self.port = port
+        self._screens = tuple(screens) if any(screens) else ()
         self.writers = tuple(writers)
         self.written = 0
+        self.refused = 0
 
     def deliver(self, batch: Batch) -> None:
         """See `Delivery`."""
+        if self._screens:
+            self._deliver_screened(batch)
+            return
         refused: CodecError | None = None
         for writer in self.writers:
             try:
@@ -106,6 +122,31 @@ class Outlet(Delivery):
         """Raises the CodecError that `deliver` would raise; delivers nothing."""
         for writer in self.writers:
             writer.check(batch)
+
+    def _deliver_screened(self, batch: Batch) -> None:
+        """The same, where a channel of the port has a schema. What no channel takes counts as refused by the port."""
+        codec = self.writers[0].codec
+        framed = codec.split(batch)
+        payloads = [codec.payload(message) for message in framed]
+        taken = [False] * len(framed)
+        first = self.written + self.refused + self.carried + 1
+        failed: CodecError | None = None
+        for writer, screen in zip(self.writers, self._screens, strict=True):
+            fit = [index for index, payload in enumerate(payloads) if _fits(screen, writer, first + index, payload)]
+            try:
+                if fit:
+                    data = b"".join(framed[index] for index in fit)
+                    writer.publish(Batch((data,), len(fit), len(data)))
+            except CodecError as error:
+                failed, error.index = error, fit[error.index]
+                del payloads[error.index :]  # no channel of the port gets more than this one
+            for index in fit:
+                taken[index] = True
+        through = sum(taken[: len(payloads)])
+        self.written += through
+        self.refused += len(payloads) - through
+        if failed is not None:
+            raise failed
 
     @property
     def full(self) -> bool:

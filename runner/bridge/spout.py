@@ -74,6 +74,11 @@ class Spout(ABC):
         return self.unread_bytes + sum(len(part) for part in self._rest)
 
     @property
+    def unconnected(self) -> bool:
+        """Whether the program has still to connect to this port."""
+        return False
+
+    @property
     def inode(self) -> int:
         """The pipe's inode number."""
         return os.fstat(self._descriptor).st_ino if self._descriptor >= 0 else -1
@@ -108,11 +113,14 @@ class Spout(ABC):
                 self._awaiting_room = True
                 self._loop.add_writer(descriptor, self._room)
                 return
-            except BrokenPipeError:
-                self._refused = True
+            except (BrokenPipeError, ConnectionResetError):
+                self._closed_by_program()
                 return
             self.written_bytes += count
             self._advance(count)
+
+    def _closed_by_program(self) -> None:
+        self._refused = True
 
     def _advance(self, count: int) -> None:
         rest = self._rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from runner.spec import scanner
 from runner.spec.command import similar
 from runner.spec.document import ChannelDocument
 from runner.spec.findings import Findings, Scope, Source, listed
+from runner.spec.json_schema import schema_of
 from runner.spec.model import Channel, Contract, Durability, OnFull, Port
 from runner.spec.ports import check_kind, path_of
 from runner.spec.processor import Resolved
@@ -44,16 +46,23 @@ class Ends(Struct):
 
 
 def wire(
-    processors: Mapping[str, Resolved], tables: Mapping[str, Any], source: Source, findings: Findings, *, whole: bool
+    processors: Mapping[str, Resolved],
+    tables: Mapping[str, Any],
+    source: Source,
+    findings: Findings,
+    *,
+    whole: bool,
+    folder: Path,
 ) -> dict[str, Channel]:
     """The channels of a pipeline. Not `whole`: ends may be missing after errors, so nothing is said about them.
 
-    `tables` holds the channel tables, by name.
+    `tables` holds the channel tables, by name; paths in them start from `folder`.
     """
     ends = _ends(processors)
     channels = {}
     for name in dict.fromkeys((*ends, *tables)):
         document = msgspec.convert(tables.get(name, {}), ChannelDocument)
+        scope = Scope(findings, source, ("channels", name))
         channels[name] = Channel(
             name,
             document.kind,
@@ -62,8 +71,8 @@ def wire(
             tuple(dict.fromkeys(end.name for end in ends[name].writers)) if name in ends else (),
             tuple(dict.fromkeys(end.name for end in ends[name].readers)) if name in ends else (),
             _durability(document),
+            schema_of(scope, folder, document),
         )
-        scope = Scope(findings, source, ("channels", name))
         check_kind(scope, ("kind",), document.kind)
         _check_durability(scope, document)
         if name not in ends:
@@ -73,6 +82,8 @@ def wire(
         if whole:
             _check_both_ends(name, ends)
         _check_raw(name, ends[name])
+        if document.schema is not UNSET and any(end.port.codec == "raw" for end in ends[name].writers):
+            scope.error(("schema",), 'codec "raw" has no messages that could fit a schema', "leave it out", at="key")
         if document.kind == "pipe":
             _check_pipe(name, ends[name], scope, tables.get(name, {}))
     _check_shape(processors, ends)
@@ -187,7 +198,8 @@ def _check_pipe(name: str, here: Ends, scope: Scope, table: Mapping[str, Any]) -
             ends[1].resolved.scope.error(ends[1].path(name), message, _COUNTED)
     if len(here.writers) == 1 and len(here.readers) == 1:
         writer, reader = here.writers[0], here.readers[0]
-        if writer.port.codec != reader.port.codec:
+        stdio = all(end.resolved.processor.bridge == "stdio" for end in (writer, reader))
+        if stdio and writer.port.codec != reader.port.codec:
             reader.resolved.scope.error(
                 reader.path(name),
                 f'"{name}" is written as {writer.port.codec} and read as {reader.port.codec}; a pipe converts nothing',
@@ -199,6 +211,9 @@ def _check_pipe(name: str, here: Ends, scope: Scope, table: Mapping[str, Any]) -
 
 def _check_pipe_end(name: str, end: End) -> None:
     processor, scope = end.resolved.processor, end.resolved.scope
+    if processor.bridge != "stdio":
+        message = f'the pipe channel "{name}" is the kernel\'s, and a socket of ZeroMQ is none of its ends'
+        scope.error(("bridge",), message, _COUNTED, at="key")
     if len(end.port.channels) > 1:
         message = f'the pipe channel "{name}" takes all of {end.port.name}, so that joins no other channel'
         scope.error(end.path(name), message, _COUNTED)

@@ -19,6 +19,7 @@ from runner.supervise.attempt import Attempt, RunOutcome
 from runner.supervise.health import Prober
 from runner.supervise.ports import Ports
 from runner.supervise.snapshot import ExitReport, InstanceReport
+from runner.supervise.suspects import Suspects
 from runner.units import format_duration
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ class Instance:
         self._ended_s: float | None = None
         self._piped_out = False
         self._restart_s = 0.0
+        self._suspects = Suspects(processor, self)
 
     @property
     def alive(self) -> bool:
@@ -138,10 +140,16 @@ class Instance:
     def input_may_have_ended(self) -> None:
         """Something moved: see whether its input has ended, and, in a stop, start its grace period."""
         attempt = self.attempt
+        if attempt is not None and self._suspects.portion is not None:
+            answers = attempt.ports.answers
+            if answers is not None and answers.input_closed and not answers.pending_messages:
+                attempt.ask_after_grace()
         if attempt is None or self._processor.is_source or not self._processor.writers_ended:
             return
         if attempt.input_ended and self.state is _RUNNING:
             self._become(_DRAINING, "its input has ended")
+            if self._spec.told_by_signal:
+                self.ask_to_end("its input has ended")
         if self._processor.stopping:
             attempt.ask_after_grace()
 
@@ -150,7 +158,10 @@ class Instance:
         self._ended_early.set()
         if self.attempt is not None:
             self.attempt.close_outputs()
-            if self._processor.is_source:
+            exchange = self.attempt.ports.exchange
+            if self._spec.bridge == "zeromq" and not (exchange is not None and exchange.said_end):
+                self.ask_to_end("readers left")  # nothing like EPIPE would tell it
+            elif self._processor.is_source:
                 self.attempt.ask_after_grace()
 
     def no_long_backoff(self) -> None:
@@ -176,6 +187,12 @@ class Instance:
         """Run the program until it has ended for good; tells its processor how."""
         try:
             while not self._ended_early.is_set():
+                failed = await self._suspects.next(self._ended_early)
+                if failed is not None:
+                    self._end(failed, Death(None, failed.cause))
+                    return
+                if self._ended_early.is_set():
+                    break
                 self._number += 1
                 self._become(_STARTING, "starting" if self._number == 1 else f"restart {self._number - 1}")
                 outcome = await self._run_once(handle)
@@ -188,7 +205,7 @@ class Instance:
                     self._end(decision, death)
                     return
                 self.restarts += 1
-                self._streak += 1
+                self._streak += decision.after_s > 0
                 self._become(
                     _BACKOFF, f"in {format_duration(decision.after_s)}, because: {decision.cause}", outcome.exited
                 )
@@ -196,6 +213,7 @@ class Instance:
             why = "readers left" if self._processor.readers_left else "stopped"
             self._become(_EXITED, f"{why} before it was started" + (" again" if self._number else ""))
         finally:
+            self._suspects.give_up()
             await handle.close()
 
     async def _run_once(self, handle: Handle) -> RunOutcome:
@@ -214,6 +232,8 @@ class Instance:
             on_progress=self.input_may_have_ended,
             on_silent=self._silent,
             on_finished=self._finished,
+            owner=self.replica,
+            portion=self._suspects.portion,
         )
 
     async def _run(self, handle: Handle, ports: Ports, command: tuple[str, ...]) -> RunOutcome:
@@ -224,6 +244,7 @@ class Instance:
             directory=None if spec.directory is None else str(spec.directory),
             env=self._env(ports),
             ports=ports.theirs,
+            endpoints=ports.endpoints,
         )
         prober = Prober(handle, request.directory)
         attempt = Attempt(spec, ports, handle, request, prober=prober, on_ready=self._ready, on_asked=self._asked)
@@ -306,18 +327,14 @@ class Instance:
 
     def _decide(self, outcome: RunOutcome) -> tuple[Decision, Death]:
         processor, spec = self._processor, self._spec
-        asked = outcome.asked or self._ended_early.is_set()
+        asked = self._ended_early.is_set() or (outcome.asked and self._suspects.portion is None)
         death = Death(outcome.exited, outcome.why, asked=asked)
+        tried = self._suspects.judge(outcome, death)
         if outcome.ready_s >= spec.restart.reset_after_s:
             self._streak = 0
-        if processor.readers_left or self._piped_out:
-            return Decision(Next.ENDED, f"readers left ({death.sentence})"), death
-        if asked:
-            return Decision(Next.ENDED, f"stopped ({death.sentence})"), death
-        if outcome.final:
-            return Decision(Next.FAILED, death.sentence), death
-        if outcome.done:
-            return Decision(Next.ENDED, f"done ({death.sentence})"), death
+        given = self._given_decision(outcome, death) or tried
+        if given is not None:
+            return given, death
         now_s = processor.clock()
         decision = decide(
             spec.restart,
@@ -334,13 +351,31 @@ class Instance:
             return Decision(Next.ENDED, f"{death.sentence}, all input read"), death
         return decision, death
 
+    def _given_decision(self, outcome: RunOutcome, death: Death) -> Decision | None:
+        """What comes next where the policy of restarts is not asked."""
+        if self._processor.readers_left or self._piped_out:
+            why = "done" if outcome.done else "readers left"  # who is done ends its readers, and may end after them
+            return Decision(Next.ENDED, f"{why} ({death.sentence})")
+        if death.asked:
+            return Decision(Next.ENDED, f"stopped ({death.sentence})")
+        if outcome.final:
+            return Decision(Next.FAILED, death.sentence)
+        if outcome.done and self._suspects.portion is None:
+            return Decision(Next.ENDED, f"done ({death.sentence})")
+        return None
+
+    def begin_backoff_anew(self) -> None:
+        """What it died of is found."""
+        self._streak = 0
+
     async def _backoff(self, after_s: float) -> None:
         """Wait for the restart, or until it is not to come."""
         self._restart_s = asyncio.get_running_loop().time() + after_s
         self.no_long_backoff()
         if after_s > 0:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ended_early.wait(), after_s)
+                async with asyncio.timeout(after_s):
+                    await self._ended_early.wait()
 
     def _record(self, outcome: RunOutcome, cause: str) -> None:
         exited = outcome.exited or Exited(None, None)

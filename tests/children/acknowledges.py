@@ -1,5 +1,9 @@
-"""Hand-written clients of the connector protocol. usage: acknowledges.py WHAT [ARGUMENT…]; each function is a WHAT."""
+"""Hand-written clients of the connector protocol. usage: acknowledges.py WHAT [ARGUMENT…]; each function is a WHAT.
 
+Over a DEALER socket where CONNECTOR_ENDPOINT says so (which needs pyzmq), else over stdin and stdout.
+"""
+
+import atexit
 import contextlib
 import os
 import signal
@@ -8,9 +12,21 @@ import time
 from pathlib import Path
 
 READ, WRITE = os.dup(0), os.dup(1)
+DEALER = None
+if "CONNECTOR_ENDPOINT" in os.environ:
+    import zmq
+
+    CONTEXT = zmq.Context()
+    DEALER = CONTEXT.socket(zmq.DEALER)
+    DEALER.connect(os.environ["CONNECTOR_ENDPOINT"])
+    atexit.register(CONTEXT.term)  # what was sent leaves before the program does
+    atexit.register(DEALER.close)
 
 
 def send(header, payload=b""):
+    if DEALER is not None:
+        DEALER.send_multipart([header, payload] if payload else [header])
+        return
     data = memoryview(header + b"\n" + payload)
     while data:
         data = data[os.write(WRITE, data) :]
@@ -22,6 +38,22 @@ def out(delivery, payload, port=b"stdout"):
 
 def frames():
     """(words of the header, payload), until the runner's `end` or the end of file; pings are answered."""
+    for words, payload in frames_of_socket() if DEALER is not None else frames_of_stdin():
+        if words[0] == b"ping":
+            send(b"pong 0 " + words[2])
+            continue
+        if words[0] == b"end" and len(words) == 2:
+            return
+        yield words, payload
+
+
+def frames_of_socket():
+    while True:
+        header, *payload = DEALER.recv_multipart()
+        yield header.split(), b"".join(payload)
+
+
+def frames_of_stdin():
     with open(READ, "rb", buffering=0, closefd=False) as raw:
         rest = b""
         while True:
@@ -33,11 +65,6 @@ def frames():
             words = rest[:stop].split()
             end = stop + 1 + int(words[1])
             payload, rest = rest[stop + 1 : end], rest[end:]
-            if words[0] == b"ping":
-                send(b"pong 0 " + words[2])
-                continue
-            if words[0] == b"end" and len(words) == 2:
-                return
             yield words, payload
 
 
@@ -55,7 +82,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def echo(times="1", die_after="0"):
+def echo(times="1", die_after="0", *_):
     """Each message by itself, so often; killed by itself after so many messages, between output and `ack`."""
     ready()
     for count, (words, payload) in enumerate(messages(), 1):
@@ -203,7 +230,10 @@ def garbage(after):
     ready()
     for count, (words, payload) in enumerate(messages()):
         if count == int(after):
-            os.write(WRITE, b"hello, I am a debugging print\n")
+            if DEALER is None:
+                os.write(WRITE, b"hello, I am a debugging print\n")
+            else:
+                send(b"hello, I am a debugging print")
             time.sleep(60)
         out(words[2], payload)
         send(b"ack 0 " + words[2])
@@ -226,13 +256,15 @@ def silent_once(folder):
         time.sleep(60)
 
 
-def slow(pause):
-    """Echoes, and takes its time over each message."""
+def slow(pause, told="0"):
+    """Echoes, and takes its time over each message; logs a line after so many."""
     ready()
-    for words, payload in messages():
+    for count, (words, payload) in enumerate(messages(), 1):
         time.sleep(float(pause))
         out(words[2], payload)
         send(b"ack 0 " + words[2])
+        if count == int(told):
+            send(b"log 7 info\nso many")
     send(b"end 0")
 
 

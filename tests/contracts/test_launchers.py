@@ -264,7 +264,8 @@ def test_a_cancelled_probe_is_killed(kind: HomeKind) -> None:
             await it.script("echo up; exec sleep 1000")
             assert await it.line() == "up"
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(it.handle.probe(("sleep", "1000")), 0.05)
+                async with asyncio.timeout(0.05):
+                    await it.handle.probe(("sleep", "1000"))
             assert (await it.handle.probe(("true",))).ok
 
     run(test)
