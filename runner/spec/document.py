@@ -54,6 +54,14 @@ class InFlightDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     messages: Annotated[Count, meta("Messages in flight. Without it only the bytes are bounded.")] | UnsetType = UNSET
 
 
+class BatchDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What one run of a program is given under contract "batch"."""
+
+    messages: Annotated[Count, meta("At most so many messages.")] = 1000
+    bytes: Annotated[Size, meta("At most so many bytes; a longer message comes alone.")] = "8MiB"
+    wait: Annotated[DurationOrZero, meta("How long a batch that is not full waits for more messages.")] = "1s"
+
+
 class GuardDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     """What may be data on stdout, by a regular expression."""
 
@@ -182,9 +190,8 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     contract: Annotated[
         Literal["stream", "one-to-one", "batch", "acknowledged"],
         meta(
-            "How outputs answer inputs. Not supported yet: batch.",
+            "How outputs answer inputs.",
             words={"1-1": "one-to-one", "1:1": "one-to-one", "one_to_one": "one-to-one", "none": "stream"},
-            later_values={"batch": '"stream", "one-to-one" and "acknowledged" work now'},
         ),
     ] = "stream"
     resume: Annotated[
@@ -193,6 +200,13 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     ] = "none"
     in_flight: (
         Annotated[InFlightDocument, meta("At most this much is handed to an instance and not acknowledged.")]
+        | UnsetType
+    ) = UNSET
+    batch: (
+        Annotated[BatchDocument, meta('What one run of the program is given; for contract = "batch".')] | UnsetType
+    ) = UNSET
+    max_outputs: (
+        Annotated[Size, meta('The most that the run of one batch may write; for contract = "batch". Default: 1GiB.')]
         | UnsetType
     ) = UNSET
     replicas: Annotated[
@@ -354,7 +368,6 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     tls: Annotated[dict[str, Any], later("Certificates.", _ENDS_HERE)] | UnsetType = UNSET
     keys: Annotated[str, later("Keys of the two sides.", _ENDS_HERE)] | UnsetType = UNSET
     insecure: Annotated[bool, later("Allows an open address without encryption.", _ENDS_HERE)] | UnsetType = UNSET
-    max_outputs: Annotated[Size, later("Bound of uncommitted outputs.", _ENDS_HERE)] | UnsetType = UNSET
 
 
 class RunnerDocument(Struct, forbid_unknown_fields=True, kw_only=True):

@@ -15,6 +15,10 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+from msgspec.structs import replace
+
+from runner.bridge.batch_cuts import Cuts
+from runner.bridge.batches import Batches
 from runner.bridge.inlet import Inlet
 from runner.bridge.outlet import Outlet
 from runner.bridge.screen import Screen
@@ -219,7 +223,8 @@ class Run:
             reader.epoch = reader.epoch or self.id
             answered = port.name == "stdin" or spec.contract is Contract.ACKNOWLEDGED
             reader.claims = not answered or spec.contract is Contract.STREAM
-        shared.inlets[port.name] = Inlet(port.name, readers, replicas=spec.replicas)
+        sharing = 1 if spec.contract is Contract.BATCH else spec.replicas  # a batch is as large as it may be
+        shared.inlets[port.name] = Inlet(port.name, readers, replicas=sharing)
 
     def _open_outlet(self, spec: Processor, port: Port, shared: Shared) -> None:
         first = self.channels[port.channels[0]]
@@ -257,7 +262,21 @@ class Run:
             sequencer,
             max(capacities, default=PIPE_BYTES),
             state,
+            self._batches(spec, shared),
+            self._state.store.path if self._state is not None else None,
         )
+
+    def _batches(self, spec: Processor, shared: Shared) -> Batches | None:
+        """What cuts its input into batches. What is not acknowledged takes up room in a durable channel."""
+        if spec.contract is not Contract.BATCH:
+            return None
+        inlet = shared.inlets["stdin"]
+        durable = [self.pipeline.channels[reader.channel] for reader in inlet.readers]
+        durable = [channel for channel in durable if channel.durable]
+        store = self._state.store if self._state is not None else None
+        room_bytes = [max(1, channel.capacity_bytes // spec.replicas) for channel in durable]
+        policy = replace(spec.batch, size_bytes=min(spec.batch.size_bytes, *room_bytes, spec.batch.size_bytes))
+        return Batches(inlet, policy, Cuts(spec.name, [channel.name for channel in durable], store))
 
     def _tell_each_other(self) -> None:
         for name, spec in self.pipeline.channels.items():

@@ -23,6 +23,7 @@ TABLES = {
     document.ChannelDocument: "",
     document.ParamDocument: "",
     document.InFlightDocument: "in_flight.",
+    document.BatchDocument: "batch.",
     document.GuardDocument: "guard.",
     document.RestartDocument: "restart.",
     document.StopDocument: "stop.",

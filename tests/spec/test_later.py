@@ -7,9 +7,6 @@ from pathlib import Path
 from tests.spec.marked import Case, case, channel, check_case, middle, parametrized, writer
 
 LATER = [
-    case(
-        "batch", middle('contract = ¶"batch"'), 'not supported yet: "batch" / "stream", "one-to-one" and "acknowledged"'
-    ),
     case("runner", middle('¶runner = "edge"'), "not supported yet"),
     case("runners", writer("") + '[¶runners.edge]\nhost = "10.0.0.7"\n', "not supported yet"),
     *[
