@@ -182,6 +182,9 @@ class Monitor:
                 if not readers:
                     return "order", "waiting for answers that come before its own"
                 reader = max(readers, key=lambda reader: reader.queued_bytes)
+                if reader.outside:
+                    load = format_size(reader.queued_bytes)
+                    return f"outside {reader.channel}", f"waiting for the file of `{reader.channel}`, {load} in flight"
                 return reader.processor, f"waiting for `{reader.processor}`, {self._load(reader.processor)} in flight"
         answers = attempt.ports.answering
         if answers is not None and answers.window_full:
@@ -241,7 +244,7 @@ class Monitor:
     def _waits_for_room(attempt: Attempt) -> list[tuple[str, str, bool]]:
         """(Whom, channel, True) for each reader that holds it up."""
         readers = [reader for item in attempt.ports.collectors if item.paused for reader in item.blocked_by]
-        return [(reader.processor, reader.channel, True) for reader in readers]
+        return [(reader.processor, reader.channel, True) for reader in readers if not reader.outside]
 
     def _waits_for_messages(self, attempt: Attempt, still_s: float) -> list[tuple[str, str, bool]]:
         """(Whom, channel, False) for each writer of the ports that it waits for input on."""
