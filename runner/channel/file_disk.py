@@ -51,7 +51,7 @@ def tail_of(descriptor: int, length_bytes: int) -> bytes:
 def open_file(path: Path, flags: int) -> int:
     """Open what is at `path`, which has to be a file. Raises RunnerError, and FileNotFoundError."""
     try:
-        wrong = what_it_is(os.stat(path).st_mode)
+        wrong = what_it_is(path.stat().st_mode)
         if wrong is not None:
             raise RunnerError(f"is {wrong}", where=f"file {path}", remedy="a file channel needs a file")
         return os.open(path, flags | os.O_CLOEXEC)
@@ -147,7 +147,7 @@ class OutFile:
 
     def _numbers(self) -> list[int]:
         """Those of the full files that are there."""
-        numbers = (full_number(self.path.name, name) for name in os.listdir(self.path.parent))
+        numbers = (full_number(self.path.name, each.name) for each in self.path.parent.iterdir())
         return [number for number in numbers if number is not None]
 
     def _do(self, step: Step, kept: Kept) -> None:
@@ -208,7 +208,7 @@ class OutFile:
         """Whether it is as we left it; what a failed try left behind is cut off."""
         size_bytes = os.fstat(self._descriptor).st_size
         try:
-            here = os.stat(self.path).st_ino
+            here = self.path.stat().st_ino
         except FileNotFoundError:
             raise file_error(self.path, "was taken away while it was written", self._channel) from None
         if here != self._inode:
@@ -255,7 +255,7 @@ class OutFile:
 
 def _seen(path: Path) -> Found | None:
     try:
-        found = os.stat(path, follow_symlinks=False)
+        found = path.lstat()
     except FileNotFoundError:
         return None
     return Found(found.st_ino, found.st_size)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import msgspec
 
-from runner.channel.file_plan import Kept, checksum_of
+from runner.channel.durable import ENDS, key_of
 from runner.channel.file_disk import tail_of
+from runner.channel.file_plan import Kept, checksum_of
 from runner.store.store import Store
 from runner.store.transaction import Transaction
 
@@ -30,6 +30,12 @@ def kept_of(store: Store, channel: str) -> Kept | None:
 def keep(transaction: Transaction, channel: str, kept: Kept) -> None:
     """Put it on record."""
     transaction.put(TABLE, channel.encode(), _ENCODER.encode(kept))
+
+
+def forget(transaction: Transaction, channel: str) -> None:
+    """Nothing is on record of it, nor that it has come to its end."""
+    transaction.delete(TABLE, channel.encode())
+    transaction.delete(ENDS, key_of(channel, FILE))
 
 
 def decoded(entries: Mapping[bytes, bytes]) -> dict[str, Kept]:

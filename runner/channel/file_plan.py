@@ -20,8 +20,8 @@ class Kept(msgspec.Struct, frozen=True):
     """What the state says of the file of a channel: up to `length_bytes` it is written, or read, and committed.
 
     `generation` counts the files from 1. `checksum` is the CRC-32 of the last `TAIL_BYTES` before the length.
-    `begun_at_s` (since 1970) is when the first message came into it; 0: none has. `next_inode`: the file is full, and an
-    empty one with this inode is about to take its place.
+    `begun_at_s` (since 1970) is when the first message came into it; 0: none has. `next_inode`: the file is full, and
+    an empty one with this inode is about to take its place.
     """
 
     path: str
@@ -109,7 +109,7 @@ def plan_writing(path: str, kept: Kept | None, disk: Disk, now_s: float) -> Plan
     return Plan(_cut(kept, current), msgspec.structs.replace(kept, path=path))
 
 
-def _go_on_rotating(path: str, kept: Kept, disk: Disk) -> Plan | Refusal:
+def _go_on_rotating(path: str, kept: Kept, disk: Disk) -> Plan | Refusal:  # noqa: PLR0911 - a case each
     """The file is full, its place is being taken: do what is left of it, or nothing yet where that cannot be."""
     current, full, fresh = disk.current, disk.full, disk.fresh
     assert kept.next_inode is not None

@@ -7,6 +7,7 @@ committed together; whatever is behind that in the file after a crash was not, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -141,9 +142,7 @@ class FileSink(DurableChannel):
         most_bytes, length_bytes = self._rotation.size_bytes, self._kept.length_bytes
         if most_bytes is None or length_bytes + batch.size_bytes <= most_bytes:
             return batch, _NO_MORE
-        head, rest = self._codec.cut(
-            batch, most_bytes=max(0, most_bytes - length_bytes), most_messages=batch.count
-        )
+        head, rest = self._codec.cut(batch, most_bytes=max(0, most_bytes - length_bytes), most_messages=batch.count)
         if length_bytes and length_bytes + head.size_bytes > most_bytes:
             return _NO_MORE, batch
         return head, rest
@@ -206,12 +205,11 @@ class FileSink(DurableChannel):
                 if why != self._trouble:
                     self._trouble = why
                     outside.warn(f"channel `{self.name}` {why}; it is tried again")
-                try:
-                    async with asyncio.timeout(wait_s):
-                        await self._over.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._over.wait(), wait_s)
+                if self._over.is_set():
                     return None
-                except TimeoutError:
-                    wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
+                wait_s = min(LONGEST_WAIT_S, 2 * wait_s)
             else:
                 if self._trouble is not None:
                     self._trouble = None

@@ -1,4 +1,4 @@
-"""A file that is read from a committed position on, also where it is exchanged for others meanwhile. Calls may block."""
+"""A file that is read from a committed position on, also where it is exchanged for others. Calls may block."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ class InFile:
         self._descriptor = -1
         self._tail = b""
         self._at = 0
-        self._idle = False
         self._next: Sibling | None = None
         self.kept = Kept(str(self.path), 1, 0)
 
@@ -116,7 +115,6 @@ class InFile:
         self._at = at
         self._tail = tail_of(descriptor, at)
         self._next = None
-        self._idle = False
         self.kept = Kept(str(self.path), generation, os.fstat(descriptor).st_ino, at, checksum_of(self._tail))
 
     def took(self, data: bytes) -> Kept:
@@ -127,14 +125,15 @@ class InFile:
         return self.kept
 
     def read(self) -> bytes:
-        """The next bytes; none at what is the end for now. Raises OSError."""
+        """The next bytes; none at what is the end for now, or when it was cut short. Raises OSError."""
         if not self.opened:
             self.open(None)
-        if not self.opened or (self._idle and self.cut_short):
-            return b""
+            if not self.opened:
+                return b""
         data = os.pread(self._descriptor, MOST_READ_BYTES, self._at)
+        if self._follow and self.cut_short:
+            return b""  # whether it was before or after the bytes were read, nobody knows
         self._at += len(data)
-        self._idle = not data
         return data
 
     @property
@@ -193,8 +192,8 @@ class InFile:
 
     def _siblings(self) -> list[Sibling]:
         """The files beside it that may have been it."""
-        names = [name for name in os.listdir(self.path.parent) if looks_rotated(self.path.name, name)]
-        found = (_sibling(self.path.with_name(name)) for name in names)
+        paths = [each for each in self.path.parent.iterdir() if looks_rotated(self.path.name, each.name)]
+        found = map(_sibling, paths)
         return [each for each in found if each is not None]
 
     def close(self) -> None:
@@ -206,7 +205,7 @@ class InFile:
 
 def _sibling(path: Path) -> Sibling | None:
     try:
-        stat = os.stat(path)
+        stat = path.stat()
     except FileNotFoundError:
         return None
     return Sibling(path.name, stat.st_ino, stat.st_size, stat.st_mtime_ns)

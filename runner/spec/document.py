@@ -323,7 +323,9 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     kind: Annotated[
         Name,
         Meta(
-            description=f"What carries the messages: memory, pipe, durable, file. Not supported yet: {', '.join(_KINDS)}.",
+            description=(
+                f"What carries the messages: memory, pipe, durable, file. Not supported yet: {', '.join(_KINDS)}."
+            ),
             examples=["memory", "pipe", "durable", "file", *_KINDS],
             extra={"later_values": dict.fromkeys(_KINDS, KINDS_NOW)},
         ),
@@ -336,7 +338,7 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     durability: (
         Annotated[
             Literal["memory", "process", "disk"],
-            meta('What the messages of a durable or file channel outlive: the runner ("process"), a power cut ("disk").'),
+            meta('What messages of a durable or file channel outlive: the runner ("process"), a power cut ("disk").'),
         ]
         | UnsetType
     ) = UNSET
@@ -349,9 +351,9 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     codec: (
         Annotated[CodecName, meta("How messages are framed in the file. Default: as its processors do.")] | UnsetType
     ) = UNSET
-    rotate: (
-        Annotated[RotateDocument, meta("When a file that is written is full, and a new one begun.")] | UnsetType
-    ) = UNSET
+    rotate: Annotated[RotateDocument, meta("When a file that is written is full, and a new one begun.")] | UnsetType = (
+        UNSET
+    )
     follow: Annotated[bool, meta("Whether a file that is read is read on as it grows and rotates.")] = False
     max_message: Annotated[Size, meta("The longest message in a file that is read.")] = "16MiB"
     subject: Annotated[str, later("The subject at the broker.", _ENDS_HERE)] | UnsetType = UNSET

@@ -87,7 +87,9 @@ def _rotation(scope: Scope, document: RotateDocument | object) -> Rotation:
     if not isinstance(document, RotateDocument):
         return Rotation()
     if document.size is UNSET and document.every is UNSET:
-        scope.error(("rotate",), "says not when a file is full", 'write size = "100MiB", every = "1h", or both', at="key")
+        scope.error(
+            ("rotate",), "says not when a file is full", 'write size = "100MiB", every = "1h", or both', at="key"
+        )
     return Rotation(
         None if document.size is UNSET else size_bytes(document.size),
         None if document.every is UNSET else parse_duration(document.every),
@@ -102,10 +104,10 @@ def check_one_end(scope: Scope, name: str, table: Mapping[str, Any], channels: M
     """
     channel = channels[name]
     if channel.writers and channel.readers:
+        writers, readers = (listed(list(names), "and") for names in (channel.writers, channel.readers))
         scope.error(
             ("kind",),
-            f"{listed(list(channel.writers), 'and')} and {listed(list(channel.readers), 'and')} are at its two ends, and"
-            " one of them is the file",
+            f"{writers} and {readers} are at its two ends, and one of them is the file",
             'write kind = "durable" between processors, and a file channel of its own for the file',
         )
     if channel.writers:

@@ -183,9 +183,10 @@ class Monitor:
                     return "order", "waiting for answers that come before its own"
                 reader = max(readers, key=lambda reader: reader.queued_bytes)
                 if reader.outside:
-                    load = format_size(reader.queued_bytes)
-                    return f"outside {reader.channel}", f"waiting for the file of `{reader.channel}`, {load} in flight"
-                return reader.processor, f"waiting for `{reader.processor}`, {self._load(reader.processor)} in flight"
+                    load, whom = format_size(reader.queued_bytes), f"the {reader.processor} of `{reader.channel}`"
+                else:
+                    load, whom = self._load(reader.processor), f"`{reader.processor}`"
+                return whom, f"waiting for {whom}, {load} in flight"
         answers = attempt.ports.answering
         if answers is not None and answers.window_full:
             return "answers", f"waiting for its answers, {format_size(answers.pending_bytes)} in flight"

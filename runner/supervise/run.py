@@ -296,7 +296,9 @@ class Run:
                     async with asyncio.TaskGroup() as living:
                         for processor in self.processors.values():
                             living.create_task(processor.live())
-                        outside = Outside(self._fail_at_once, self._fail, lambda text: self.bus.emit(Warned(message=text)))
+                        outside = Outside(
+                            self._fail_at_once, self._fail, lambda text: self.bus.emit(Warned(message=text))
+                        )
                         for channel in self.channels.values():
                             living.create_task(channel.live(outside))
                     for helper in helpers:

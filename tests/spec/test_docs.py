@@ -30,6 +30,7 @@ TABLES = {
     document.ResourcesDocument: "resources.",
     document.PortDocument: "reads.PORT.",
     document.BuildDocument: "build.",
+    document.RotateDocument: "rotate.",
 }
 
 
