@@ -52,8 +52,10 @@ def let_go_of_all(store: Store) -> None:
 def let_go(kept: Kept) -> None:
     """The record of a written file is given up: cut off what was never committed, so that no message stays torn.
 
-    Nothing is done to a file that is not the one that was written, or cannot be cut.
+    Nothing is done to a file that is not the one that was written, or cannot be cut; nor to one that was only read.
     """
+    if not kept.written:
+        return
     with contextlib.suppress(OSError):
         descriptor = os.open(kept.path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
         try:

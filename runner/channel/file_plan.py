@@ -21,7 +21,8 @@ class Kept(msgspec.Struct, frozen=True):
 
     `generation` counts the files from 1. `checksum` is the CRC-32 of the last `TAIL_BYTES` before the length.
     `begun_at_s` (since 1970) is when the first message came into it; 0: none has. `next_inode`: the file is full, and
-    an empty one with this inode is about to take its place.
+    an empty one with this inode is about to take its place. `written`: it is a file that is written, not one that is
+    read.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Kept(msgspec.Struct, frozen=True):
     checksum: int = 0
     begun_at_s: float = 0.0
     next_inode: int | None = None
+    written: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,8 @@ def _wrong(kept: Kept, current: Found | None) -> str | None:
     if current is None:
         return f"is not there any more, and {kept.length_bytes:,} bytes of it are committed"
     if current.inode != kept.inode:
-        return f"is another file (inode {current.inode}) than the one that was written (inode {kept.inode})"
+        done = "written" if kept.written else "read"
+        return f"is another file (inode {current.inode}) than the one that was {done} (inode {kept.inode})"
     if current.size_bytes < kept.length_bytes:
         return f"has {current.size_bytes:,} bytes, and {kept.length_bytes:,} are committed"
     if not current.same_tail:

@@ -35,7 +35,7 @@ class InFile:
         self._tail = b""
         self._at = 0
         self._next: Sibling | None = None
-        self.kept = Kept(str(self.path), 1, 0)
+        self.kept = self._kept(1, 0, 0)
 
     @property
     def opened(self) -> bool:
@@ -60,7 +60,6 @@ class InFile:
                     raise
             return
         self._hold(self._found(kept), kept.generation, kept.length_bytes)
-        self.kept = Kept(str(self.path), kept.generation, self.kept.inode, kept.length_bytes, kept.checksum)
 
     def _found(self, kept: Kept) -> int:
         """The file that was read, open: at its path, or (followed) under a name that it got since."""
@@ -115,14 +114,16 @@ class InFile:
         self._at = at
         self._tail = tail_of(descriptor, at)
         self._next = None
-        self.kept = Kept(str(self.path), generation, os.fstat(descriptor).st_ino, at, checksum_of(self._tail))
+        self.kept = self._kept(generation, os.fstat(descriptor).st_ino, at)
 
     def took(self, data: bytes) -> Kept:
         """The next messages, which are `data` in the file, were taken; what is to be on record with them."""
         self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
-        kept = self.kept
-        self.kept = Kept(kept.path, kept.generation, kept.inode, kept.length_bytes + len(data), checksum_of(self._tail))
+        self.kept = self._kept(self.kept.generation, self.kept.inode, self.kept.length_bytes + len(data))
         return self.kept
+
+    def _kept(self, generation: int, inode: int, length_bytes: int) -> Kept:
+        return Kept(str(self.path), generation, inode, length_bytes, checksum_of(self._tail), written=False)
 
     def read(self) -> bytes:
         """The next bytes; none at what is the end for now, or when it was cut short. Raises OSError."""

@@ -132,9 +132,8 @@ def test_refusals_say_why() -> None:
         assert plan_writing(PATH, kept, Disk(found), 1.0) == Refusal(why)
     taken = Disk(Found(OURS, 5), Found(OTHER, 1), Found(NEXT, 0))
     rotating = msgspec.structs.replace(kept, next_inode=NEXT)
-    assert plan_writing(PATH, rotating, taken, 1.0) == Refusal(
-        "is full, and another file has the name that it is to get"
-    )
+    why = "is full, and another file has the name that it is to get"
+    assert plan_writing(PATH, rotating, taken, 1.0) == Refusal(why)
 
 
 def test_what_is_there_at_the_beginning_is_kept() -> None:

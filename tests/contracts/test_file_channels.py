@@ -139,7 +139,8 @@ class SinkMachine(RuleBasedStateMachine):
         """Let it put into the file all that it has; it may die at it."""
 
         async def settled() -> None:
-            while not self.living.done() and (self.channel._reader.queued_messages or self.channel._reader.held):
+            reader = self.channel._reader
+            while not self.living.done() and (reader.queued_messages or reader.held):  # noqa: ASYNC110 - no such event
                 await asyncio.sleep(0)
             await self.store.flush()
 
@@ -197,8 +198,11 @@ class SinkMachine(RuleBasedStateMachine):
         files = files_of(self.folder / "files")
         found = [each.read_bytes() for each in files]
         assert b"".join(found) == b"".join(self.sent + self.published[:count])
-        most = self.spec.file.rotation.size_bytes if self.spec.file is not None else None
-        for data in found if most is not None else []:
+        assert self.spec.file is not None
+        most = self.spec.file.rotation.size_bytes
+        for data in found:
+            if most is None:
+                continue
             whole = self.framed.decoder(1000)
             count_here = whole.feed(data).count
             assert not whole.pending_bytes, "no message is torn by an exchange"

@@ -102,7 +102,7 @@ class Kills:
                 self.while_(running, self.chance.uniform(0.05, 0.5))
             else:
                 before = len(self.written())
-                until(lambda: self.feed() or self.moved(running, before), "messages", START_LIMIT_S)
+                until(lambda: self.moved(running, before), "messages", START_LIMIT_S)
                 self.while_(running, self.chance.uniform(0, 0.2))
             if running.process.poll() is not None and self.written() != self.due:
                 raise AssertionError(f"it ended by itself:\n{running.finish()}")
@@ -110,7 +110,8 @@ class Kills:
             running.process.wait()
 
     def moved(self, running: Running, before: int) -> bool:
-        """Whether more is in the files than there was, or nothing more can come."""
+        """Whether more is in the files than there was, or nothing more can come; it is fed."""
+        self.feed()
         written = self.written()
         return running.process.poll() is not None or len(written) > before or written == self.due
 
@@ -135,7 +136,7 @@ class Kills:
             self.fed.rename(self.fed.with_name(f"in.log.{self.cut_files:06d}"))
 
     def written(self) -> bytes:
-        """What is in the files now. Between two looks at the folder one may get another name: then it is looked again."""
+        """What is in the files now. One may get another name between two looks at the folder: then it is looked again."""
         while True:
             names = files_of(self.out)
             try:
