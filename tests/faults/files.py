@@ -136,7 +136,7 @@ class Kills:
             self.fed.rename(self.fed.with_name(f"in.log.{self.cut_files:06d}"))
 
     def written(self) -> bytes:
-        """What is in the files now. One may get another name between two looks at the folder: then it is looked again."""
+        """What is in the files now; looked at again when one got another name meanwhile."""
         while True:
             names = files_of(self.out)
             try:
