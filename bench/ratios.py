@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class Row:
     value: float
     detail: str = ""
     samples: dict[str, Any] = field(default_factory=dict)
+
+    def more(self, detail: str) -> Row:
+        """The same with something more to say."""
+        return replace(self, detail=f"{self.detail}; {detail}")
 
 
 def _ours(lines: int, size: int, *middles: list[str], kind: str = "memory", **of_middles: Any) -> Taken:

@@ -54,6 +54,9 @@ class Reader(ABC):
     """Whether it had left for good in an earlier part of the run, which was cut short."""
     on_data: Callable[[], None]
     """Called when messages came or the channel ended; set by who reads."""
+    on_replayed: Callable[[int, int], None] | None = None
+    """Called with a number and a count when messages have an outcome that came back from dead letters. Their numbers
+    are below 1: they are none of the channel's any more."""
 
     @property
     @abstractmethod
@@ -88,8 +91,14 @@ class Reader(ABC):
 
     def acknowledge(self, number: int, messages: int) -> None:
         """The messages from `number` on are done with (contracts that answer)."""
-        del number
         self.account.acknowledged += messages
+        if number < 1 and self.on_replayed is not None:
+            self.on_replayed(number, messages)
+
+    def die(self, number: int) -> None:
+        """The message `number` killed its program and is set aside."""
+        del number
+        self.account.dead += 1
 
     def passed(self, number: int, messages: int) -> None:  # noqa: B027 - most have nothing to do
         """A program under `stream` has read the messages from `number` on; `was_read` tells later how that ended."""
@@ -137,6 +146,10 @@ class Writer(ABC):
     @abstractmethod
     def check(self, batch: Batch) -> None:
         """Raises the CodecError that `publish` would raise, and counts the message as refused. Publishes nothing."""
+
+    @abstractmethod
+    def refuse(self, messages: int) -> None:
+        """So many messages that were written are not put into the channel: they do not fit its schema."""
 
     @property
     @abstractmethod

@@ -114,11 +114,9 @@ class FileSink(DurableChannel):
         """Until there may be more to do."""
         self._wake.clear()
         due_s = self._due_s()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if due_s is None else max(0.0, due_s - self._now())):
                 await self._wake.wait()
-        except TimeoutError:
-            return
 
     async def _put(self, batch: Batch, number: int, outside: Outside) -> None:
         """All of it, into one file or several."""
@@ -206,7 +204,8 @@ class FileSink(DurableChannel):
                     self._trouble = why
                     outside.warn(f"channel `{self.name}` {why}; it is tried again")
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._over.wait(), wait_s)
+                    async with asyncio.timeout(wait_s):
+                        await self._over.wait()
                 if self._over.is_set():
                     return None
                 wait_s = min(LONGEST_WAIT_S, 2 * wait_s)

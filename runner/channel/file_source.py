@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -171,11 +172,9 @@ class FileSource(DurableChannel):
 
     async def _wait(self, most_s: float) -> None:
         self._wake.clear()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most_s):
                 await self._wake.wait()
-        except TimeoutError:
-            return
 
     async def _in_thread(self, act: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, act)

@@ -213,10 +213,20 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     bridge: Annotated[
         Literal["stdio", "zeromq"],
         meta(
-            "How the program is reached. Not supported yet: zeromq.",
-            later_values={"zeromq": "standard input and output work now; leave it out"},
+            "How the program is reached: by its standard input and output, or by ZeroMQ sockets of its own.",
+            words={"zmq": "zeromq", "0mq": "zeromq", "pipe": "stdio", "pipes": "stdio"},
         ),
     ] = "stdio"
+    end: (
+        Annotated[
+            Literal["empty", "signal"],
+            meta(
+                'What tells a program with bridge = "zeromq" that its input has ended: an empty message, or (the '
+                "default) the stop signal."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     restart: Annotated[
         When | RestartDocument, meta("When it is started again, as a word or a table.", words=RESTART_WORDS)
     ] = "on-failure"
@@ -233,7 +243,7 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     poison: (
         Annotated[
             PoisonDocument,
-            later("Sets messages aside that kill their reader.", 'leave it out; "restart" bounds the deaths'),
+            meta("When a message that kills its reader is set aside; for contracts that answer."),
         ]
         | UnsetType
     ) = UNSET
@@ -342,7 +352,10 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
         ]
         | UnsetType
     ) = UNSET
-    schema: Annotated[Word, later("A JSON Schema that messages must fit.", "leave it out")] | UnsetType = UNSET
+    schema: (
+        Annotated[Word, meta("A file with a JSON Schema. Messages that do not fit it are refused at their writer.")]
+        | UnsetType
+    ) = UNSET
     listen: Annotated[str | bool, later("Which side binds the address.", _ENDS_HERE)] | UnsetType = UNSET
     peer: Annotated[str, later("Who is at the other end.", _ENDS_HERE)] | UnsetType = UNSET
     address: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET

@@ -97,6 +97,13 @@ def _rotation(scope: Scope, document: RotateDocument | object) -> Rotation:
     )
 
 
+_ONLY_READ = dict.fromkeys(("follow", "max_message"), ("is for a file that is read", "leave it out"))
+_ONLY_WRITTEN = {
+    "rotate": ("is for a file that is written", "leave it out"),
+    "schema": ("checks nothing of a file that is read yet", "give it to the channel that its reader writes"),
+}
+
+
 def check_one_end(scope: Scope, name: str, table: Mapping[str, Any], channels: Mapping[str, Channel]) -> None:
     """A file channel has processors at one end, the file at the other; nobody else has the file.
 
@@ -110,12 +117,9 @@ def check_one_end(scope: Scope, name: str, table: Mapping[str, Any], channels: M
             f"{writers} and {readers} are at its two ends, and one of them is the file",
             'write kind = "durable" between processors, and a file channel of its own for the file',
         )
-    if channel.writers:
-        for key in ("follow", "max_message"):
-            if key in table:
-                scope.error((key,), "is for a file that is read", "leave it out", at="key")
-    elif "rotate" in table:
-        scope.error(("rotate",), "is for a file that is written", "leave it out", at="key")
+    for key, (message, remedy) in (_ONLY_READ if channel.writers else _ONLY_WRITTEN).items():
+        if key in table:
+            scope.error((key,), message, remedy, at="key")
     if channel.file is None:
         return
     real = os.path.realpath(channel.file.path)

@@ -150,6 +150,17 @@ class InFlight(msgspec.Struct, frozen=True):
     messages: int | None = None
 
 
+class Poison(msgspec.Struct, frozen=True):
+    """When messages are suspected of killing their reader, and how many may be set aside.
+
+    `after` deaths in a row without an answer make what is in flight suspect; more dead letters than `limit` fail the
+    processor.
+    """
+
+    after: int = 3
+    limit: Rate = Rate(100, 60.0)
+
+
 class Resources(msgspec.Struct, frozen=True):
     """Limits of one instance; None: not limited. `memory_bytes` and `disk_bytes` in bytes, `cpus` in cores.
 
@@ -178,6 +189,8 @@ class Processor(msgspec.Struct, frozen=True):
     program as CONNECTOR_PARAM_NAME and CONNECTOR_PARAMS; durations are seconds and sizes bytes, and those named in
     `secret_params` are never shown. `secrets` maps a variable's name to its value (never shown). A source with
     `resume` "none" has the restart policy "never".
+    `bridge` "zeromq": its ports are sockets, not descriptors, and `end` says what means the end of its input: an empty
+    message, or the stop signal (contract `stream` only).
     `order` is "keep" or "any". `log_stdout`: stdout is no port and no acknowledgement, so it is the log.
     """
 
@@ -203,12 +216,15 @@ class Processor(msgspec.Struct, frozen=True):
     order: Literal["keep", "any"] = "any"
     max_message_bytes: int = 16 * MIB
     guard: Guard = Guard()
+    bridge: Literal["stdio", "zeromq"] = "stdio"
+    end: Literal["empty", "signal"] = "signal"
     restart: RestartPolicy = RestartPolicy()
     stop: StopPolicy = StopPolicy()
     ready: Check | None = None
     live: Check | None = None
     stall_s: float | None = None
     continue_on_error: bool = False
+    poison: Poison = Poison()
     resources: Resources = Resources()
     env: dict[str, str] = msgspec.field(default_factory=dict)
     params: dict[str, object] = msgspec.field(default_factory=dict)
@@ -222,6 +238,12 @@ class Processor(msgspec.Struct, frozen=True):
     def is_source(self) -> bool:
         """Whether it reads nothing."""
         return not self.reads
+
+    @property
+    def told_by_signal(self) -> bool:
+        """Whether the stop signal is what tells it that its input has ended."""
+        plain = self.bridge == "zeromq" and self.contract is Contract.STREAM
+        return plain and self.end == "signal" and not self.is_source
 
     @property
     def untrusted(self) -> bool:
@@ -267,6 +289,7 @@ class FileEnd(msgspec.Struct, frozen=True):
 class Channel(msgspec.Struct, frozen=True):
     """One channel's spec; `writers` and `readers` are names of processors, in file order, each once.
 
+    `schema` is a JSON Schema, as JSON, that messages must fit (None: they need not).
     `file` is set where one of its ends is a file; then it has no writers, or no readers.
     """
 
@@ -277,6 +300,7 @@ class Channel(msgspec.Struct, frozen=True):
     writers: tuple[str, ...] = ()
     readers: tuple[str, ...] = ()
     durability: Durability = Durability.MEMORY
+    schema: str | None = None
     file: FileEnd | None = None
 
     @property

@@ -14,6 +14,7 @@ from runner.spec.command import located, with_params, words_of
 from runner.spec.document import (
     InFlightDocument,
     LiveDocument,
+    PoisonDocument,
     ProcessorDocument,
     ReadyDocument,
     StopDocument,
@@ -21,13 +22,14 @@ from runner.spec.document import (
 from runner.spec.findings import Findings, Scope, Source, listed
 from runner.spec.params import given_params
 from runner.spec.placement import Placement
-from runner.spec.ports import Codecs, ports
+from runner.spec.ports import Codecs, ports, with_codec
 from runner.spec.presence import is_folder, is_there
 from runner.spec.settings import (
     check_backoff,
     check_param_sizes,
     check_variables,
     guard_of,
+    poison_policy,
     probe,
     restart_policy,
     secrets_of,
@@ -126,6 +128,9 @@ class _Resolver:
                 mounts=mounts,
             )
         reads, writes, codecs = self._ports()
+        if document.bridge == "zeromq" and document.contract == "stream":
+            reads = with_codec(reads, "zeromq-no-empty" if document.end == "empty" else "zeromq")
+            writes = with_codec(writes, "zeromq")
         contract = model.Contract(document.contract)
         restart = restart_policy(document.restart)
         check_backoff(self._scope, restart)
@@ -154,10 +159,13 @@ class _Resolver:
             order=self._order(contract),
             max_message_bytes=size_bytes(document.max_message),
             guard=guard_of(self._scope, document.guard),
+            bridge=document.bridge,
+            end=document.end if document.end is not UNSET else "signal",
             restart=restart,
             stop=stop_policy(document.stop if document.stop is not UNSET else StopDocument()),
             ready=self._probe("ready", document.ready),
             live=self._probe("live", document.live),
+            poison=poison_policy(document.poison if document.poison is not UNSET else PoisonDocument()),
             stall_s=parse_duration(document.stall) if isinstance(document.stall, str) else None,
             continue_on_error=document.continue_on_error,
             resources=place.resources(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runner.spec.model import Contract, Resume
 from runner.spec.processor import Resolved
+from runner.spec.zeromq_rules import check_bridge
 
 
 def check_processor(resolved: Resolved, *, joined: bool) -> None:
@@ -13,7 +14,26 @@ def check_processor(resolved: Resolved, *, joined: bool) -> None:
         _check_contract(resolved)
         _check_frames(resolved)
         _check_stdout(resolved)
+        check_bridge(resolved)
     _check_raw(resolved)
+    _check_poison(resolved)
+
+
+def _check_poison(resolved: Resolved) -> None:
+    """Where a message can be blamed for a death, and there are deaths enough."""
+    processor, scope = resolved.processor, resolved.scope
+    if "poison" not in resolved.written:
+        return
+    if processor.contract is Contract.STREAM:
+        message = 'contract = "stream" does not tell which message is in work, so none can be set aside'
+        scope.error(("poison",), message, 'leave it out, or write contract = "one-to-one"', at="key")
+    elif processor.restart.when == "never" or processor.restart.limit.count < processor.poison.after:
+        scope.warning(
+            ("poison",),
+            "restart allows fewer deaths than make a message suspect, so the processor fails first",
+            f"let restart.limit allow at least {processor.poison.after}",
+            at="key",
+        )
 
 
 def _check_source(resolved: Resolved) -> None:

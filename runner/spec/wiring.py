@@ -14,6 +14,7 @@ from runner.spec.command import similar
 from runner.spec.document import ChannelDocument
 from runner.spec.files import check_one_end, file_end
 from runner.spec.findings import Findings, Scope, Source, listed
+from runner.spec.json_schema import schema_of
 from runner.spec.model import Channel, Contract, Durability, OnFull, Port
 from runner.spec.ports import check_kind, path_of
 from runner.spec.processor import Resolved
@@ -51,8 +52,8 @@ def wire(
     source: Source,
     findings: Findings,
     *,
-    folder: Path,
     whole: bool,
+    folder: Path,
 ) -> dict[str, Channel]:
     """The channels of a pipeline. Not `whole`: ends may be missing after errors, so nothing is said about them.
 
@@ -71,6 +72,7 @@ def wire(
             tuple(dict.fromkeys(end.name for end in ends[name].writers)) if name in ends else (),
             tuple(dict.fromkeys(end.name for end in ends[name].readers)) if name in ends else (),
             _durability(document),
+            schema_of(scope, folder, document),
             file_end(scope, document, tables.get(name, {}), _codecs(ends.get(name)), folder),
         )
         check_kind(scope, ("kind",), document.kind)
@@ -84,6 +86,8 @@ def wire(
         elif whole:
             _check_both_ends(name, ends)
         _check_raw(name, ends[name])
+        if document.schema is not UNSET and any(end.port.codec == "raw" for end in ends[name].writers):
+            scope.error(("schema",), 'codec "raw" has no messages that could fit a schema', "leave it out", at="key")
         if document.kind == "pipe":
             _check_pipe(name, ends[name], scope, tables.get(name, {}))
     _check_shape(processors, ends)
@@ -205,7 +209,8 @@ def _check_pipe(name: str, here: Ends, scope: Scope, table: Mapping[str, Any]) -
             ends[1].resolved.scope.error(ends[1].path(name), message, _COUNTED)
     if len(here.writers) == 1 and len(here.readers) == 1:
         writer, reader = here.writers[0], here.readers[0]
-        if writer.port.codec != reader.port.codec:
+        stdio = all(end.resolved.processor.bridge == "stdio" for end in (writer, reader))
+        if stdio and writer.port.codec != reader.port.codec:
             reader.resolved.scope.error(
                 reader.path(name),
                 f'"{name}" is written as {writer.port.codec} and read as {reader.port.codec}; a pipe converts nothing',
@@ -217,6 +222,9 @@ def _check_pipe(name: str, here: Ends, scope: Scope, table: Mapping[str, Any]) -
 
 def _check_pipe_end(name: str, end: End) -> None:
     processor, scope = end.resolved.processor, end.resolved.scope
+    if processor.bridge != "stdio":
+        message = f'the pipe channel "{name}" is the kernel\'s, and a socket of ZeroMQ is none of its ends'
+        scope.error(("bridge",), message, _COUNTED, at="key")
     if len(end.port.channels) > 1:
         message = f'the pipe channel "{name}" takes all of {end.port.name}, so that joins no other channel'
         scope.error(end.path(name), message, _COUNTED)

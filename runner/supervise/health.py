@@ -56,7 +56,8 @@ class Prober:
     async def probe(self, check: Check, timeout_s: float) -> str | None:
         """None when the check passes, else why not. Takes at most `timeout_s` seconds, and raises nothing."""
         try:
-            return await asyncio.wait_for(self._once(check, timeout_s), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await self._once(check, timeout_s)
         except TimeoutError:
             return f"no answer within {timeout_s:g}s"
         except (OSError, ValueError, RunnerError) as error:

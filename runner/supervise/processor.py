@@ -17,6 +17,7 @@ from runner.launch.registry import Homes
 from runner.spec.model import Contract, Processor
 from runner.supervise.instance import Instance
 from runner.supervise.ledger import Disagreement
+from runner.supervise.letters import DeadLetters
 from runner.supervise.ports import Shared
 from runner.supervise.snapshot import InstanceReport, ProcessorReport, ProcessorRow
 
@@ -35,6 +36,7 @@ class Surroundings:
     homes: Homes
     stop: Callable[[str], None]
     settled: Callable[[], None]
+    letters: DeadLetters
 
 
 class ProcessorRun:
@@ -49,6 +51,7 @@ class ProcessorRun:
         self.clock = around.clock
         self.homes = around.homes
         self.settled = around.settled
+        self.letters = around.letters
         self.is_source = spec.is_source
         self.pipe_writers: list[ProcessorRun] = []
         self.pipe_readers: list[ProcessorRun] = []
@@ -60,6 +63,8 @@ class ProcessorRun:
         self.ended = asyncio.Event()
         self.on_done: list[Callable[[], None]] = []
         self.failures_s: deque[float] = deque(maxlen=max(1, spec.restart.limit.count + 1))
+        self.dead_s: deque[float] = deque(maxlen=max(1, spec.poison.limit.count + 1))
+        self.answered_at_accusation = 0
         self.instances: deque[InstanceReport] = deque(maxlen=_KEPT_RUNS)
         self._stop_run = around.stop
         self.replicas = [Instance(self, number) for number in range(1, spec.replicas + 1)]
@@ -110,6 +115,11 @@ class ProcessorRun:
         if self.spec.replicas == 1 and not self.stopping and self.failed is None:
             for outlet in self.shared.outlets.values():
                 outlet.end(for_good=True)
+
+    def forgive(self, deaths: int) -> None:
+        """So many deaths were the fault of a message that is set aside: they do not count for the limit."""
+        for _ in range(min(deaths, len(self.failures_s))):
+            self.failures_s.pop()
 
     def fail(self, cause: str) -> None:
         """A replica failed for good, and with it the processor: its inputs count as unread, its outputs end."""
@@ -210,7 +220,8 @@ class ProcessorRun:
         if self.spec.contract is not Contract.ONE_TO_ONE or outlet is None or inlet is None:
             return None
         acknowledged = sum(reader.account.acknowledged for reader in inlet.readers)
-        return Disagreement(self.spec.name, acknowledged, outlet.written) if acknowledged != outlet.written else None
+        answers = outlet.written + outlet.refused
+        return Disagreement(self.spec.name, acknowledged, answers) if acknowledged != answers else None
 
     @property
     def state(self) -> InstanceState:

@@ -17,6 +17,7 @@ from typing import Any
 
 from runner.bridge.inlet import Inlet
 from runner.bridge.outlet import Outlet
+from runner.bridge.screen import Screen
 from runner.bridge.sequence import Sequencer
 from runner.bridge.states import KeptState
 from runner.channel.base import Channel, Outside, Reader
@@ -36,9 +37,12 @@ from runner.plan.image import with_images
 from runner.spec.model import Channel as ChannelSpec
 from runner.spec.model import Contract, Pipeline, Port, Processor
 from runner.supervise.ledger import Disagreement, Imbalance, imbalances
+from runner.supervise.letters import DeadLetters
 from runner.supervise.monitor import Monitor
 from runner.supervise.ports import Shared
 from runner.supervise.processor import ProcessorRun, Surroundings
+from runner.supervise.refusals import Refusals
+from runner.supervise.replay import replay
 from runner.supervise.snapshot import (
     ChannelReport,
     ReaderReport,
@@ -90,6 +94,8 @@ class Run:
         self._drain: asyncio.TimerHandle | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._report: RunReport | None = None
+        self._letters = DeadLetters(None, self.id)
+        self._refusals: list[Refusals] = []
 
     # -- what others ask of it
 
@@ -139,6 +145,7 @@ class Run:
             self._join(homes)
             if self._state is not None:
                 self._state.begin(self.processors, self.bus)
+                replay(self._letters, self.processors, self.bus)
                 self._state.watch(self._fail_at_once, self._room, self.bus)
             if await self._prepared(homes):
                 await self._live()
@@ -176,6 +183,7 @@ class Run:
             homes=homes,
             stop=self._fail,
             settled=self._settled,
+            letters=self._letters,
         )
         shared = {name: Shared() for name in pipeline.processors}
         for name, spec in pipeline.processors.items():
@@ -192,6 +200,7 @@ class Run:
         if any(spec.durable for spec in self.pipeline.channels.values()):
             folder = self._state_folder or state_folder(self.pipeline)
             self._state = State(self.pipeline, folder, fresh=self._fresh)
+            self._letters = DeadLetters(self._state.store, self.id)
 
     def _channel(self, spec: ChannelSpec) -> Channel:
         if not spec.durable:
@@ -227,7 +236,15 @@ class Run:
             return
         codec = codec_named(port.codec)
         writers = [self.channels[name].open_writer(spec.name, codec) for name in port.channels]
-        shared.outlets[port.name] = Outlet(port.name, writers)
+        screens = [self._screen(spec, self.pipeline.channels[name]) for name in port.channels]
+        shared.outlets[port.name] = Outlet(port.name, writers, screens)
+
+    def _screen(self, spec: Processor, channel: ChannelSpec) -> Screen | None:
+        if channel.schema is None:
+            return None
+        refusals = Refusals(spec.name, channel.name, self.bus, self._clock, self._letters)
+        self._refusals.append(refusals)
+        return Screen(channel.name, channel.schema, refusals.refused)
 
     def _with_order(self, spec: Processor, shared: Shared) -> Shared:
         """The same, with what an answer needs: the largest window, the sequencer of replicas, the state."""
@@ -238,7 +255,7 @@ class Run:
         capacities = [self.pipeline.channels[name].capacity_bytes for port in answered for name in port.channels]
         sequencer = None
         outlet = shared.outlets.get("stdout")
-        if spec.order == "keep" and spec.replicas > 1 and outlet is not None:
+        if spec.order == "keep" and spec.contract is Contract.ONE_TO_ONE and outlet is not None:
             sequencer = Sequencer(outlet.deliver, most_bytes=max(capacities, default=PIPE_BYTES))
         return Shared(
             shared.inlets,
@@ -348,6 +365,8 @@ class Run:
     # -- what became of it
 
     def _finish(self) -> RunReport:
+        for refusals in self._refusals:
+            refusals.tell()
         found = self._wrong(lambda _reader: 0)
         self._imbalances = self._imbalances or found
         status = self._status
@@ -371,6 +390,7 @@ class Run:
             ),
             processors={name: processor.report() for name, processor in self.processors.items()},
             channels={name: self._channel_report(name) for name in self.channels},
+            dead_letters=self._letters.report(),
         )
 
     def _channel_report(self, name: str) -> ChannelReport:

@@ -88,6 +88,33 @@ class ChannelReport(msgspec.Struct, frozen=True):
     readers: dict[str, ReaderReport]
 
 
+class DeadLetterReport(msgspec.Struct, frozen=True):
+    """One dead letter; its payload is in one of the last two fields."""
+
+    id: int
+    kind: str
+    processor: str
+    channel: str
+    number: int
+    at: str
+    cause: str
+    exit: ExitReport
+    log: list[str]
+    size_bytes: int
+    payload: str | None
+    payload_base64: str | None
+
+
+class DeadLettersReport(msgspec.Struct, frozen=True):
+    """The dead letters of a run: how many of each kind, how many nobody kept, and the first 100."""
+
+    kept: str
+    poison: int
+    refused: int
+    left_out: int
+    letters: list[DeadLetterReport]
+
+
 class SupervisorReport(msgspec.Struct, frozen=True):
     """What the runner itself used."""
 
@@ -109,3 +136,4 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     supervisor: SupervisorReport
     processors: dict[str, ProcessorReport] = msgspec.field(default_factory=dict)
     channels: dict[str, ChannelReport] = msgspec.field(default_factory=dict)
+    dead_letters: DeadLettersReport | None = None

@@ -9,6 +9,7 @@ from runner.channel.file_kept import FILE, let_go_of_all
 from runner.errors import RunnerError
 from runner.events import Bus, Warned
 from runner.spec.model import Channel, Durability, Pipeline
+from runner.store import letters
 from runner.store.store import Store
 from runner.supervise.processor import ProcessorRun
 from runner.units import format_count
@@ -40,7 +41,7 @@ class State:
         try:
             if fresh:
                 let_go_of_all(self.store)
-                self.store.reset(None)
+                self.store.reset(None, keep=(letters.TABLE,))
             self._refuse_changes(pipeline)
             self.goes_on = self.store.get(_RUNS, _CUT) is not None
         except BaseException:
@@ -90,7 +91,7 @@ class State:
             bus.emit(Warned(message=text, processor=spec.name))
 
     async def end(self, *, completed: bool) -> None:
-        """The run is over. One that completed leaves nothing behind, so that the next one starts fresh."""
+        """The run is over. One that completed leaves its dead letters behind alone, so the next one starts fresh."""
         if self._given_up and self.store.stuck is not None:
             raise RunnerError(
                 f"what the run did last could not be stored, and will be done again by the next: {self.store.stuck}",
@@ -98,7 +99,7 @@ class State:
             )
         await self.store.flush()
         if completed:
-            self.store.reset(None)
+            self.store.reset(None, keep=(letters.TABLE,))
 
     def give_up(self) -> None:
         """The run is ended at once: wait no longer for a store that cannot write."""

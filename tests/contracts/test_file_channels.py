@@ -184,7 +184,7 @@ class SinkMachine(RuleBasedStateMachine):
         if self.living.done():
             self._bury()
         self._do(self.writer.end)
-        self.loop.run_until_complete(asyncio.wait_for(self.living, 30))
+        self.loop.run_until_complete(self.living)
         account = self.channel._reader.account
         assert account.carried + self.channel.written == account.acknowledged
         self.loop.run_until_complete(self.store.flush())
@@ -231,7 +231,7 @@ def _never(said: str) -> None:
 
 
 TestSink = SinkMachine.TestCase
-TestSink.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestSink.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 
 
 class SourceMachine(RuleBasedStateMachine):
@@ -388,7 +388,7 @@ class SourceMachine(RuleBasedStateMachine):
 
 
 TestSource = SourceMachine.TestCase
-TestSource.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestSource.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 
 
 def test_the_file_stands_where_a_processor_would() -> None:

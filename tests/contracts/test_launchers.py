@@ -18,7 +18,7 @@ from runner.launch.base import PROBE
 from runner.launch.cgroup import CgroupHome
 from runner.spec.model import MIB, Home, Resources
 from tests.conftest import without
-from tests.contracts.homes import HOMES, HomeKind, program, run, started
+from tests.contracts.homes import ANOTHER_RUN, HOMES, HomeKind, program, run, started
 
 HIDES = {
     "a child": "sleep 1000 & ",
@@ -264,7 +264,8 @@ def test_a_cancelled_probe_is_killed(kind: HomeKind) -> None:
             await it.script("echo up; exec sleep 1000")
             assert await it.line() == "up"
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(it.handle.probe(("sleep", "1000")), 0.05)
+                async with asyncio.timeout(0.05):
+                    await it.handle.probe(("sleep", "1000"))
             assert (await it.handle.probe(("true",))).ok
 
     run(test)
@@ -322,7 +323,7 @@ from runner.launch.base import LaunchRequest
 
 async def main():
     kind = next(kind for kind in HOMES if kind.name == "{kind.name}")
-    async with started(kind, "another-run", exclusive=True) as launcher:
+    async with started(kind, "{ANOTHER_RUN}", exclusive=True) as launcher:
         handle = await launcher.open(kind.spec, 1)
         null = os.open(os.devnull, os.O_RDWR)
         command = ("sh", "-c", {HIDES["a double fork"]!r} + "trap '' TERM; echo up; while :; do sleep 1; done")

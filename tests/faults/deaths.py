@@ -19,7 +19,7 @@ import psutil
 from runner.launch.cgroup import CgroupHome
 from tests.e2e.connector import Connector, Running, kill_exactly
 from tests.faults.doomed import MEMORY_BYTES, alive
-from tests.faults.harness import Find, Kill, Killer, Outcome, Plan, running_pipeline
+from tests.faults.harness import Find, Kill, Killer, Outcome, Plan, kill_with_input, running_pipeline
 from tests.launch.images import docker
 
 KILLED = "killed by SIGKILL"
@@ -69,6 +69,7 @@ PROGRAM = (
     Death("kills itself", by_its_own_signal(signal.SIGUSR1), (KILLED,)),
     Death("killed by its child", by_its_own_signal(signal.SIGUSR2), (KILLED,)),
     Death("killed from the host", kill_exactly, (KILLED,)),
+    Death("killed with input unread", kill_with_input, (KILLED,)),
 )
 SWELLS = Death("out of memory", by_its_own_signal(signal.SIGHUP), (OUT_OF_MEMORY,))
 

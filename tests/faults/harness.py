@@ -7,10 +7,13 @@ a container, those that `find` finds. How else a victim can come to its end is i
 
 from __future__ import annotations
 
+import array
 import contextlib
+import fcntl
 import os
 import random
 import signal
+import termios
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -91,10 +94,10 @@ class Outcome:
         )
 
 
-def run_kills(connector: Connector, plan: Plan, find: Find | None = None) -> Outcome:
-    """Run the pipeline, kill the victim `plan.kills` times, let it finish, compare; `find`: see `Killer`."""
+def run_kills(connector: Connector, plan: Plan, find: Find | None = None, kill: Kill = kill_exactly) -> Outcome:
+    """Run the pipeline, kill the victim `plan.kills` times, let it finish, compare; `find`, `kill`: see `Killer`."""
     with running_pipeline(connector, plan, "--quiet") as run:
-        return run.kill_all(Killer(run.running, plan, random.Random(plan.seed), find=find))
+        return run.kill_all(Killer(run.running, plan, random.Random(plan.seed), kill, find))
 
 
 @dataclass
@@ -201,6 +204,28 @@ class Killer:
                 self.hit.add(chosen)
                 return True
         return False
+
+
+def kill_with_input(process: psutil.Process, command: list[str]) -> bool:
+    """Kill a victim that has input which it will never answer: stopped first, until there is some in its stdin."""
+    if not kill_exactly(process, command, signal.SIGSTOP):
+        return False
+    try:
+        until(lambda: _unread_bytes(process) > 0, "input that nobody reads", KILL_LIMIT_S)
+    except OSError:  # it had ended by something else
+        return False
+    return kill_exactly(process, command)
+
+
+def _unread_bytes(process: psutil.Process) -> int:
+    unread = array.array("i", [0])
+    with open(f"/proc/{process.pid}/fd/0", "rb", opener=_opened_at_once) as stdin:
+        fcntl.ioctl(stdin, termios.FIONREAD, unread)
+    return unread[0]
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def compare(result: Result, plan: Plan, sent: int, out: Path, kills: int) -> Outcome:

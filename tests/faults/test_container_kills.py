@@ -13,7 +13,7 @@ __all__ = ["doomed", "doomed_image"]
 
 pytestmark = pytest.mark.engine
 
-SAMPLE_KILLS = 9  # one of each kind
+SAMPLE_KILLS = 10  # one of each kind
 SOAK_KILLS = 250  # 500 of the trusted, 500 of the untrusted
 
 

@@ -11,7 +11,7 @@ from tests.faults.harness import Plan, seed
 
 __all__ = ["doomed"]
 
-SAMPLE_KILLS = 20  # two of each kind
+SAMPLE_KILLS = 11  # one of each kind
 SOAK_KILLS = 500
 
 

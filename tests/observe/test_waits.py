@@ -105,6 +105,7 @@ def test_the_loop_of_asyncio_is_such_a_timer() -> None:
         waits = Waits(told.put_nowait, patience_s=0.01)
         waits.start(asyncio.get_running_loop().call_later)
         waits.handle(waiting("waiting for store"))
-        return await asyncio.wait_for(told.get(), 10)
+        async with asyncio.timeout(10):
+            return await told.get()
 
     assert asyncio.run(run()).cause == "waiting for store"

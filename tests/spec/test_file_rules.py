@@ -39,6 +39,9 @@ ERRORS = [
     case("follow", written(FILE + "¶follow = true"), "is for a file that is read"),
     case("max_message", written(FILE + '¶max_message = "1MiB"'), "is for a file that is read"),
     case("rotate", read(FILE + '¶rotate = { size = "1MiB" }'), "is for a file that is written"),
+    case(
+        "schema", read(FILE + '¶schema = "s.json"'), "checks nothing of a file that is read yet", files={"s.json": "{}"}
+    ),
     case("rotate when", written(FILE + "¶rotate = { keep = 3 }"), "says not when a file is full"),
     case("no codec", written(FILE + 'codec = ¶"lined"'), 'there is no codec "lined"'),
     case("two codecs", written(FILE.replace('"f', '¶"f'), more=PREFIXED.format("writes")), "nothing says how"),

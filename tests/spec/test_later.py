@@ -10,8 +10,6 @@ LATER = [
     case(
         "batch", middle('contract = ¶"batch"'), 'not supported yet: "batch" / "stream", "one-to-one" and "acknowledged"'
     ),
-    case("poison", middle("¶poison = { after = 3 }"), "not supported yet"),
-    case("zeromq", middle('bridge = ¶"zeromq"'), "not supported yet"),
     case("runner", middle('¶runner = "edge"'), "not supported yet"),
     case("runners", writer("") + '[¶runners.edge]\nhost = "10.0.0.7"\n', "not supported yet"),
     *[
@@ -25,7 +23,6 @@ LATER = [
     *[
         case(f"channel {key}", channel(f"¶{key} = {value}"), f"channels.x.{key}: not supported yet")
         for key, value in {
-            "schema": '"s.json"',
             "listen": '"reader"',
             "peer": '"plain"',
             "address": '"a:1"',

@@ -125,7 +125,7 @@ class Happened:
         self._changed.set()
 
     async def until(self, wanted: Callable[[], object]) -> None:
-        """Wait until `wanted` is true, looking after each event."""
+        """Wait until `wanted` is true, looking after each event (a message that moves is none: log a line)."""
         async with asyncio.timeout(DEADLINE_S):
             while not wanted():
                 self._changed.clear()

@@ -319,10 +319,10 @@ def test_log_frames_are_logged(tmp_path: Path) -> None:
 
 def test_a_stop_at_any_moment_splits_no_message_from_its_outputs(tmp_path: Path) -> None:
     async def steps(happened: Happened) -> None:
-        await happened.until(lambda: happened.run.processors["m"].written > 20)
+        await happened.line("so many")
         happened.run.stop("enough")
 
-    ran = through(tmp_path, client("slow", 0.001), count=20_000, steps=steps, drain_s=1.0)
+    ran = through(tmp_path, client("slow", 0.002, 21), count=20_000, steps=steps, drain_s=1.0)
     assert ran.report.status == "stopped"
     found = numbers(tmp_path)
     assert found == list(range(1, len(found) + 1))
