@@ -213,10 +213,20 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     bridge: Annotated[
         Literal["stdio", "zeromq"],
         meta(
-            "How the program is reached. Not supported yet: zeromq.",
-            later_values={"zeromq": "standard input and output work now; leave it out"},
+            "How the program is reached: by its standard input and output, or by ZeroMQ sockets of its own.",
+            words={"zmq": "zeromq", "0mq": "zeromq", "pipe": "stdio", "pipes": "stdio"},
         ),
     ] = "stdio"
+    end: (
+        Annotated[
+            Literal["empty", "signal"],
+            meta(
+                'What tells a program with bridge = "zeromq" that its input has ended: an empty message, or (the '
+                "default) the stop signal."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     restart: Annotated[
         When | RestartDocument, meta("When it is started again, as a word or a table.", words=RESTART_WORDS)
     ] = "on-failure"

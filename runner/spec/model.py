@@ -189,6 +189,8 @@ class Processor(msgspec.Struct, frozen=True):
     program as CONNECTOR_PARAM_NAME and CONNECTOR_PARAMS; durations are seconds and sizes bytes, and those named in
     `secret_params` are never shown. `secrets` maps a variable's name to its value (never shown). A source with
     `resume` "none" has the restart policy "never".
+    `bridge` "zeromq": its ports are sockets, not descriptors, and `end` says what means the end of its input: an empty
+    message, or the stop signal (contract `stream` only).
     `order` is "keep" or "any". `log_stdout`: stdout is no port and no acknowledgement, so it is the log.
     """
 
@@ -214,6 +216,8 @@ class Processor(msgspec.Struct, frozen=True):
     order: Literal["keep", "any"] = "any"
     max_message_bytes: int = 16 * MIB
     guard: Guard = Guard()
+    bridge: Literal["stdio", "zeromq"] = "stdio"
+    end: Literal["empty", "signal"] = "signal"
     restart: RestartPolicy = RestartPolicy()
     stop: StopPolicy = StopPolicy()
     ready: Check | None = None
@@ -234,6 +238,12 @@ class Processor(msgspec.Struct, frozen=True):
     def is_source(self) -> bool:
         """Whether it reads nothing."""
         return not self.reads
+
+    @property
+    def told_by_signal(self) -> bool:
+        """Whether the stop signal is what tells it that its input has ended."""
+        plain = self.bridge == "zeromq" and self.contract is Contract.STREAM
+        return plain and self.end == "signal" and not self.is_source
 
     @property
     def untrusted(self) -> bool:

@@ -67,6 +67,11 @@ def ports(
     return tuple(found)
 
 
+def with_codec(ports: tuple[Port, ...], codec: str) -> tuple[Port, ...]:
+    """The same ports, all with `codec`."""
+    return tuple(Port(port.name, port.channels, codec) for port in ports)
+
+
 def _is_allowed(scope: Scope, side: str, port: str, declared: Mapping[str, Any] | None) -> bool:
     if side == "reads" and port in {"stdout", "stderr"}:
         scope.error(

@@ -22,7 +22,7 @@ from runner.spec.document import (
 from runner.spec.findings import Findings, Scope, Source, listed
 from runner.spec.params import given_params
 from runner.spec.placement import Placement
-from runner.spec.ports import Codecs, ports
+from runner.spec.ports import Codecs, ports, with_codec
 from runner.spec.presence import is_folder, is_there
 from runner.spec.settings import (
     check_backoff,
@@ -128,6 +128,9 @@ class _Resolver:
                 mounts=mounts,
             )
         reads, writes, codecs = self._ports()
+        if document.bridge == "zeromq" and document.contract == "stream":
+            reads = with_codec(reads, "zeromq-no-empty" if document.end == "empty" else "zeromq")
+            writes = with_codec(writes, "zeromq")
         contract = model.Contract(document.contract)
         restart = restart_policy(document.restart)
         check_backoff(self._scope, restart)
@@ -156,6 +159,8 @@ class _Resolver:
             order=self._order(contract),
             max_message_bytes=size_bytes(document.max_message),
             guard=guard_of(self._scope, document.guard),
+            bridge=document.bridge,
+            end=document.end if document.end is not UNSET else "signal",
             restart=restart,
             stop=stop_policy(document.stop if document.stop is not UNSET else StopDocument()),
             ready=self._probe("ready", document.ready),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from runner.spec.model import Contract, Resume
 from runner.spec.processor import Resolved
+from runner.spec.zeromq_rules import check_bridge
 
 
 def check_processor(resolved: Resolved, *, joined: bool) -> None:
@@ -13,6 +14,7 @@ def check_processor(resolved: Resolved, *, joined: bool) -> None:
         _check_contract(resolved)
         _check_frames(resolved)
         _check_stdout(resolved)
+        check_bridge(resolved)
     _check_raw(resolved)
     _check_poison(resolved)
 

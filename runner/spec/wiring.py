@@ -198,7 +198,8 @@ def _check_pipe(name: str, here: Ends, scope: Scope, table: Mapping[str, Any]) -
             ends[1].resolved.scope.error(ends[1].path(name), message, _COUNTED)
     if len(here.writers) == 1 and len(here.readers) == 1:
         writer, reader = here.writers[0], here.readers[0]
-        if writer.port.codec != reader.port.codec:
+        stdio = all(end.resolved.processor.bridge == "stdio" for end in (writer, reader))
+        if stdio and writer.port.codec != reader.port.codec:
             reader.resolved.scope.error(
                 reader.path(name),
                 f'"{name}" is written as {writer.port.codec} and read as {reader.port.codec}; a pipe converts nothing',
@@ -210,6 +211,9 @@ def _check_pipe(name: str, here: Ends, scope: Scope, table: Mapping[str, Any]) -
 
 def _check_pipe_end(name: str, end: End) -> None:
     processor, scope = end.resolved.processor, end.resolved.scope
+    if processor.bridge != "stdio":
+        message = f'the pipe channel "{name}" is the kernel\'s, and a socket of ZeroMQ is none of its ends'
+        scope.error(("bridge",), message, _COUNTED, at="key")
     if len(end.port.channels) > 1:
         message = f'the pipe channel "{name}" takes all of {end.port.name}, so that joins no other channel'
         scope.error(end.path(name), message, _COUNTED)

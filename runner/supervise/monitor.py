@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from runner.bridge.intake import Intake
+from runner.bridge.spout import Spout
 from runner.clock import Clock
 from runner.events import Bus, WaitChanged
 from runner.launch.procstate import Waits, cpu_ticks, waits_for_pipes
@@ -190,6 +192,10 @@ class Monitor:
 
     @staticmethod
     def _closed(attempt: Attempt) -> tuple[str | None, str | None]:
+        ends: list[Spout | Intake] = [*attempt.ports.feeders, *attempt.ports.collectors]
+        for end in ends:
+            if end.unconnected:
+                return "unconnected", f"no socket of it is connected to its `{end.port}`"
         for feeder in attempt.ports.feeders:
             if feeder.refused:
                 return "refused", f"closed its `{feeder.port}` and runs on"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from runner.bridge.answers import AnswerDelivery, OneToOneFeeder
 from runner.bridge.collector import Collector
@@ -12,7 +13,7 @@ from runner.bridge.exchange import Exchange
 from runner.bridge.feeder import Feeder, StreamFeeder
 from runner.bridge.frames import FrameIntake
 from runner.bridge.guard import predicate
-from runner.bridge.inlet import Inlet
+from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.intake import Intake
 from runner.bridge.logs import InstanceLog, LogReader
 from runner.bridge.outlet import Delivery, Outlet
@@ -20,11 +21,15 @@ from runner.bridge.portion import Portion
 from runner.bridge.sequence import Sequencer
 from runner.bridge.spout import Spout
 from runner.bridge.states import KeptState
+from runner.bridge.zeromq.dealer import DealerExchange
 from runner.channel.pipe import PIPE_BYTES, PipeChannel, resize_pipe
 from runner.codec.registry import codec_named
 from runner.errors import RunnerError
+from runner.launch.base import TakeListener
+from runner.protocol.wire import STDIO, ZEROMQ, Wire
 from runner.spec.model import Contract, Processor
-from runner.supervise import sessions
+from runner.supervise import sessions, sockets
+from runner.supervise.sessions import Made
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _FIRST_NAMED = 3
@@ -44,7 +49,10 @@ class Shared:
 
 
 class Ports:
-    """See the module. `theirs` maps the program's descriptor numbers to ours until `hand_over`."""
+    """See the module. `theirs` maps the program's descriptor numbers to ours until `hand_over`.
+
+    `portions`: what it is given on these ports, instead of whatever comes.
+    """
 
     def __init__(
         self,
@@ -58,10 +66,12 @@ class Ports:
         on_progress: Callable[[], None],
         on_silent: Callable[[str], None],
         on_finished: Callable[[], None],
+        on_nacked: Callable[[Piece, str], bool],
         owner: int = 1,
-        portion: Portion | None = None,
+        portions: Mapping[str, Portion] | None = None,
     ) -> None:
         self.theirs: dict[int, int] = {}
+        self.endpoints: dict[str, TakeListener] = {}
         self.env: dict[str, str] = {}
         self.feeders: list[Spout] = []
         self.collectors: list[Intake] = []
@@ -77,8 +87,9 @@ class Ports:
         self._on_progress = on_progress
         self._on_silent = on_silent
         self._on_finished = on_finished
+        self._on_nacked = on_nacked
         self._owner = owner
-        self._portion = portion
+        self._inlets: Mapping[str, Inlet] = shared.inlets if portions is None else {**shared.inlets, **portions}
         self._owned: list[int] = []
         self._next_named = _FIRST_NAMED
         try:
@@ -89,11 +100,13 @@ class Ports:
 
     def _open(self) -> None:
         spec = self._spec
-        if spec.contract is Contract.ACKNOWLEDGED:
+        if spec.bridge == "zeromq":
+            self._open_sockets()
+        elif spec.contract is Contract.ACKNOWLEDGED:
             self._open_exchange()
         else:
             self._open_inputs()
-        for port in spec.writes if self.exchange is None else ():
+        for port in spec.writes if self.exchange is None and not self.endpoints else ():
             if port.name in self._shared.pipes_out:
                 self._place(port.name, self._shared.pipes_out[port.name].writing_end(), "WRITER")
             else:
@@ -110,8 +123,41 @@ class Ports:
         """Who waits for answers, where the contract has any."""
         return self.answers or self.exchange
 
+    def _open_sockets(self) -> None:
+        """Every port is a ZeroMQ socket's, or all of them together; stdout and stderr are the log."""
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._owned.append(null)
+        self.theirs[_STDIN] = null
+        if self._spec.contract is Contract.ACKNOWLEDGED:
+            dealer = self._open_session(
+                partial(DealerExchange, note=self._note, on_error=self._on_error, on_end=self._on_progress), ZEROMQ
+            )
+            self.exchange = dealer
+            self.collectors.append(dealer.intake)
+            self.endpoints = {sockets.ENDPOINT: dealer.endpoint.listen}
+            return
+        feeders, collectors, self.endpoints = sockets.open_plain(
+            self._spec,
+            self._shared.inlets,
+            self._shared.outlets,
+            skip=self._skip,
+            note=self._note,
+            on_error=self._on_error,
+            on_progress=self._on_progress,
+        )
+        self.feeders += feeders
+        self.collectors += collectors
+
+    def _note(self, text: str) -> None:
+        self._log.line(text.encode(), "stderr")
+
     def _open_exchange(self) -> None:
         """Contract `acknowledged`: every port goes through stdin and stdout, as frames."""
+        exchange = self.exchange = self._open_session(partial(Exchange, self._pipe_out("stdin")), STDIO)
+        stdout = self._pipe_in(_STDOUT)
+        self.collectors.append(FrameIntake(stdout, exchange, on_error=self._on_error, on_end=self._on_progress))
+
+    def _open_session(self, make: Callable[..., Made], wire: Wire) -> Made:
         shared, state = self._shared, self._shared.state
         assert state is not None
         file = sessions.StateFile.of(state.value, _FIRST_NAMED)
@@ -119,10 +165,10 @@ class Ports:
             self._owned.append(file.descriptor)
             self.theirs[_FIRST_NAMED] = file.descriptor
         self.env = {**sessions.ENV, **file.env}
-        self.exchange = sessions.open_exchange(
+        exchange = sessions.open_exchange(
             self._spec,
-            self._pipe_out("stdin"),
-            inlets=shared.inlets,
+            make,
+            inlets=self._inlets,
             outlets=shared.outlets,
             state=state,
             state_file=file.path,
@@ -132,10 +178,12 @@ class Ports:
             on_progress=self._on_progress,
             on_silent=self._on_silent,
             on_finished=self._on_finished,
+            on_nacked=self._on_nacked,
+            owner=self._owner,
+            wire=wire,
         )
-        self.feeders.append(self.exchange)
-        stdout = self._pipe_in(_STDOUT)
-        self.collectors.append(FrameIntake(stdout, self.exchange, on_error=self._on_error, on_end=self._on_progress))
+        self.feeders.append(exchange)
+        return exchange
 
     def _open_inputs(self) -> None:
         for port in self._spec.reads:
@@ -158,13 +206,13 @@ class Ports:
         return write_end
 
     def _feeder(self, port: str, write_end: int) -> Feeder:
-        inlet = self._shared.inlets[port]
+        inlet = self._inlets[port]
         if port != "stdin" or self._spec.contract is not Contract.ONE_TO_ONE:
             return StreamFeeder(write_end, inlet, on_progress=self._on_progress)
         window = self._spec.in_flight
         self.answers = OneToOneFeeder(
             write_end,
-            inlet if self._portion is None else self._portion,
+            inlet,
             on_progress=self._on_progress,
             window_bytes=window.size_bytes,
             most_window_bytes=self._shared.most_window_bytes,

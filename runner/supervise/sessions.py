@@ -6,17 +6,21 @@ import fcntl
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from runner.bridge.exchange import Exchange, Told, Window
+from runner.bridge.exchange import Blame, Exchange, Told, Window
 from runner.bridge.heartbeat import Beat
-from runner.bridge.inlet import Inlet
+from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.logs import InstanceLog
 from runner.bridge.outlet import Outlet
 from runner.bridge.states import KeptState
 from runner.bridge.step import Committer
 from runner.protocol.frames import MOST_INLINE_STATE_BYTES, VERSION
 from runner.protocol.session import Session
+from runner.protocol.wire import STDIO, Wire
 from runner.spec.model import Processor, Resume
+
+Made = TypeVar("Made", bound=Exchange)
 
 BEAT = Beat()
 READY_WITHIN_S = 60.0
@@ -63,7 +67,7 @@ def no_states(spec: Processor) -> str | None:
 
 def open_exchange(
     spec: Processor,
-    descriptor: int,
+    make: Callable[..., Made],
     *,
     inlets: Mapping[str, Inlet],
     outlets: Mapping[str, Outlet],
@@ -75,13 +79,17 @@ def open_exchange(
     on_progress: Callable[[], None],
     on_silent: Callable[[str], None],
     on_finished: Callable[[], None],
-) -> Exchange:
-    """The runner's side of the session; `descriptor` is our end of the program's stdin."""
+    on_nacked: Callable[[Piece, str], bool],
+    owner: int,
+    wire: Wire = STDIO,
+) -> Made:
+    """The runner's side of the session, made by `make` from all that does not depend on how frames are carried."""
     session = Session(
         reads=[port.name for port in spec.reads],
         writes=[port.name for port in spec.writes],
         max_payload_bytes=spec.max_message_bytes,
         no_states=no_states(spec),
+        wire=wire,
     )
 
     def log_lines(level: str, text: str) -> None:
@@ -89,8 +97,7 @@ def open_exchange(
             log.line((line if level == "info" else f"{level}: {line}").encode(), "stderr")
 
     window = spec.in_flight
-    return Exchange(
-        descriptor,
+    return make(
         inlets,
         Committer(spec.writes, outlets, state, skip),
         session,
@@ -98,5 +105,6 @@ def open_exchange(
         state_file=state_file,
         window=Window(window.size_bytes, window.messages, max(window.size_bytes, most_window_bytes)),
         beat=BEAT,
-        told=Told(on_progress, log_lines, on_silent, on_finished),
+        told=Told(on_progress, log_lines, on_silent, on_finished, on_nacked),
+        blame=Blame(owner, spec.poison.after),
     )

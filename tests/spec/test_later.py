@@ -10,7 +10,6 @@ LATER = [
     case(
         "batch", middle('contract = ¶"batch"'), 'not supported yet: "batch" / "stream", "one-to-one" and "acknowledged"'
     ),
-    case("zeromq", middle('bridge = ¶"zeromq"'), "not supported yet"),
     case("runner", middle('¶runner = "edge"'), "not supported yet"),
     case("runners", writer("") + '[¶runners.edge]\nhost = "10.0.0.7"\n', "not supported yet"),
     *[
