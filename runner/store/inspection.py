@@ -99,7 +99,7 @@ class _Look:
         self._broken: dict[str, int] = {}
 
     def run(self) -> Inspection:
-        found = Walk(self._file, self._meta, self._entry).run()
+        found = Walk(self._file, self._meta, self._entry, records=self._each_record is not None).run()
         seen = self._seen
         seen.placed, seen.databases, seen.size_bytes = found.placed, found.databases, found.most_bytes
         seen.damages += found.damages
@@ -111,8 +111,7 @@ class _Look:
     def _entry(self, database: bytes, node: Node) -> None:
         """One entry of a database, in order."""
         if database.startswith(MESSAGES):
-            if self._each_record is not None:
-                self._verify(database.removeprefix(MESSAGES).decode(), node)
+            self._verify(database.removeprefix(MESSAGES).decode(), node)
             return
         if database.startswith(TABLE):
             self._seen.entries += 1
