@@ -106,7 +106,9 @@ def test_who_is_right_is_let_in_with_what_it_sent(path: str) -> None:
     with_endpoint(path, test)
 
 
-@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 20, zmtp.GREETING + b"\x04\x05\x04SUBS"])
+@pytest.mark.parametrize(
+    "sent", [b"GET / HTTP/1.1\r\n\r\n", bytes(range(256)) * 20, zmtp.GREETING + b"\x04\x05\x04SUBS"]
+)
 def test_garbage_is_refused_and_the_next_is_let_in(path: str, sent: bytes) -> None:
     async def test(_: Endpoint, seen: Seen) -> None:
         with connect(path, sent), connect(path, GOOD):
