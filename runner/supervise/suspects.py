@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from runner.bridge.batch_cuts import Cut
 from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.portion import Portion
 from runner.errors import RunnerError
@@ -34,7 +35,7 @@ class Suspects:
 
     @property
     def _inlet(self) -> Inlet | None:
-        answers = self._processor.spec.contract is Contract.ONE_TO_ONE
+        answers = self._processor.spec.contract in {Contract.ONE_TO_ONE, Contract.BATCH}
         return self._processor.shared.inlets.get("stdin") if answers else None
 
     async def next(self, ended_early: asyncio.Event) -> Decision | None:
@@ -79,6 +80,9 @@ class Suspects:
 
     def _others_at_work(self) -> bool:
         """Whether other replicas have messages in flight."""
+        batches = self._processor.shared.batches
+        if batches is not None:
+            return batches.busy
         for item in self._processor.replicas:
             feeders = [] if item is self._instance or item.attempt is None else item.attempt.ports.feeders
             if any(count for feeder in feeders for _, count in feeder.in_flight):
@@ -133,6 +137,8 @@ class Suspects:
             log=evidence.log,
         )
         piece.reader.die(piece.number)
+        if processor.shared.batches is not None:
+            processor.shared.batches.cuts.forget(piece.reader.channel, Cut(piece.number, piece.number, piece.attempt))
         inlet.handed += 1
         processor.dead_s.append(now_s)
         processor.answered_at_accusation = inlet.answered - 1  # the success that told it from trouble elsewhere
