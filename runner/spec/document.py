@@ -44,7 +44,7 @@ Command = Annotated[list[Text], Meta(min_length=1)] | Word
 Channels = Name | Annotated[list[Name], Meta(min_length=1)]
 Ports = Name | Annotated[list[Name], Meta(min_length=1)] | Annotated[dict[Name, Channels], Meta(min_length=1)]
 
-KINDS_NOW = 'channels of kind "memory", "pipe" and "durable" work now'
+KINDS_NOW = 'channels of kind "memory", "pipe", "durable" and "file" work now'
 
 
 class InFlightDocument(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -325,7 +325,19 @@ class ProcessorDocument(ProcessorKeys, forbid_unknown_fields=True, kw_only=True)
     ) = UNSET
 
 
-_KINDS = ("file", "tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
+class RotateDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """When the file of a channel is full; at least one of size and every."""
+
+    size: Annotated[Size, meta("A file holds at most this; one longer message has a file of its own.")] | UnsetType = (
+        UNSET
+    )
+    every: Annotated[Duration, meta("A file that is not empty is full this long after it was begun.")] | UnsetType = (
+        UNSET
+    )
+    keep: Annotated[Count, meta("How many full files stay; older ones are deleted. Default: all.")] | UnsetType = UNSET
+
+
+_KINDS = ("tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
 _ENDS_HERE = f"leave it out: {KINDS_NOW}"
 
 
@@ -335,8 +347,10 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     kind: Annotated[
         Name,
         Meta(
-            description=f"What carries the messages: memory, pipe, durable. Not supported yet: {', '.join(_KINDS)}.",
-            examples=["memory", "pipe", "durable", *_KINDS],
+            description=(
+                f"What carries the messages: memory, pipe, durable, file. Not supported yet: {', '.join(_KINDS)}."
+            ),
+            examples=["memory", "pipe", "durable", "file", *_KINDS],
             extra={"later_values": dict.fromkeys(_KINDS, KINDS_NOW)},
         ),
     ] = "memory"
@@ -348,7 +362,7 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     durability: (
         Annotated[
             Literal["memory", "process", "disk"],
-            meta('What the messages of a durable channel outlive: the runner ("process") or a power cut ("disk").'),
+            meta('What messages of a durable or file channel outlive: the runner ("process"), a power cut ("disk").'),
         ]
         | UnsetType
     ) = UNSET
@@ -360,7 +374,15 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     peer: Annotated[str, later("Who is at the other end.", _ENDS_HERE)] | UnsetType = UNSET
     address: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET
     url: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET
-    path: Annotated[str, later("The file of a file channel.", _ENDS_HERE)] | UnsetType = UNSET
+    path: Annotated[Word, meta("The file that a file channel ends or begins in.")] | UnsetType = UNSET
+    codec: (
+        Annotated[CodecName, meta("How messages are framed in the file. Default: as its processors do.")] | UnsetType
+    ) = UNSET
+    rotate: Annotated[RotateDocument, meta("When a file that is written is full, and a new one begun.")] | UnsetType = (
+        UNSET
+    )
+    follow: Annotated[bool, meta("Whether a file that is read is read on as it grows and rotates.")] = False
+    max_message: Annotated[Size, meta("The longest message in a file that is read.")] = "16MiB"
     subject: Annotated[str, later("The subject at the broker.", _ENDS_HERE)] | UnsetType = UNSET
     topic: Annotated[str, later("The topic at the broker.", _ENDS_HERE)] | UnsetType = UNSET
     stream: Annotated[str, later("The stream at the broker.", _ENDS_HERE)] | UnsetType = UNSET

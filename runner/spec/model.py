@@ -289,10 +289,33 @@ class Durability(StrEnum):
     DISK = "disk"
 
 
+class Rotation(msgspec.Struct, frozen=True):
+    """When the file of a channel is full, and how many full ones are kept; None: by no size, at no time, all."""
+
+    size_bytes: int | None = None
+    every_s: float | None = None
+    keep: int | None = None
+
+
+class FileEnd(msgspec.Struct, frozen=True):
+    """The file that a channel ends or begins in, framed by `codec` (its name).
+
+    Where it begins in it, `follow` says whether it is read on as it grows, and a message is at most `max_message_bytes`
+    long.
+    """
+
+    path: Path
+    codec: str
+    rotation: Rotation = Rotation()
+    follow: bool = False
+    max_message_bytes: int = 16 * MIB
+
+
 class Channel(msgspec.Struct, frozen=True):
     """One channel's spec; `writers` and `readers` are names of processors, in file order, each once.
 
     `schema` is a JSON Schema, as JSON, that messages must fit (None: they need not).
+    `file` is set where one of its ends is a file; then it has no writers, or no readers.
     """
 
     name: str
@@ -303,6 +326,7 @@ class Channel(msgspec.Struct, frozen=True):
     readers: tuple[str, ...] = ()
     durability: Durability = Durability.MEMORY
     schema: str | None = None
+    file: FileEnd | None = None
 
     @property
     def durable(self) -> bool:

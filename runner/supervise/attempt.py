@@ -242,8 +242,8 @@ class Attempt:
         for feeder in self.ports.feeders:
             await feeder.count_unread()
         problem = await self._read_to_end(exited)
-        if self.ports.answers is not None:
-            self.ports.answers.blamed = problem is None and self._blames_messages(exited)
+        if self.ports.answering is not None:
+            self.ports.answering.blamed = problem is None and self._blames_messages(exited)
         lefts, other = self._settle_inputs(exited)
         problem = problem or other
         await self._logs_end()
@@ -254,7 +254,11 @@ class Attempt:
         why, final = problem or (None, False)
         left = exited.ok and any(not item.ended for item in lefts)
         done = self.ports.exchange is not None and self.ports.exchange.said_end
-        answered = 0 if self.ports.answers is None else self.ports.answers.answered
+        answered = 0
+        if self.ports.exchange is not None:
+            answered = self.ports.exchange.committed
+        elif self.ports.answers is not None:
+            answered = self.ports.answers.answered
         touched = sum(item.touched for item in lefts)
         return RunOutcome(exited, why, final, self.asked, left, ready_s, done, answered, touched)
 

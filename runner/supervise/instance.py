@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runner.bridge.inlet import Piece
 from runner.bridge.logs import InstanceLog
 from runner.channel.base import Reader
 from runner.errors import BugError, RunnerError
@@ -140,10 +141,12 @@ class Instance:
     def input_may_have_ended(self) -> None:
         """Something moved: see whether its input has ended, and, in a stop, start its grace period."""
         attempt = self.attempt
-        if attempt is not None and self._suspects.portion is not None:
-            answers = attempt.ports.answers
+        if attempt is not None and self._suspects.portions is not None:
+            answers, exchange = attempt.ports.answers, attempt.ports.exchange
             if answers is not None and answers.input_closed and not answers.pending_messages:
                 attempt.ask_after_grace()
+            elif exchange is not None and exchange.done:
+                attempt.ask_to_end()
         if attempt is None or self._processor.is_source or not self._processor.writers_ended:
             return
         if attempt.input_ended and self.state is _RUNNING:
@@ -233,7 +236,8 @@ class Instance:
             on_silent=self._silent,
             on_finished=self._finished,
             owner=self.replica,
-            portion=self._suspects.portion,
+            portions=self._suspects.portions,
+            on_nacked=self._nacked,
         )
 
     async def _run(self, handle: Handle, ports: Ports, command: tuple[str, ...]) -> RunOutcome:
@@ -321,18 +325,31 @@ class Instance:
 
     def _finished(self) -> None:
         """Its program has said that nothing more comes from it (acknowledged): it has the grace period to exit."""
+        attempt = self.attempt
+        if attempt is not None and attempt.asked and self._suspects.portions is not None:
+            return  # it has seen a part alone
         self._processor.finished()
-        if self.attempt is not None:
-            self.attempt.ask_after_grace()
+        if attempt is not None:
+            attempt.ask_after_grace()
+
+    def _nacked(self, piece: Piece, reason: str) -> bool:
+        try:
+            return self._suspects.nacked(piece, reason)
+        except RunnerError as error:
+            if self.attempt is not None:
+                self.attempt.break_off(str(error), final=True)
+            return False
 
     def _decide(self, outcome: RunOutcome) -> tuple[Decision, Death]:
         processor, spec = self._processor, self._spec
-        asked = self._ended_early.is_set() or (outcome.asked and self._suspects.portion is None)
+        part = self._suspects.portions is not None
+        asked = self._ended_early.is_set() or (outcome.asked and not part)
         death = Death(outcome.exited, outcome.why, asked=asked)
         tried = self._suspects.judge(outcome, death)
         if outcome.ready_s >= spec.restart.reset_after_s:
             self._streak = 0
-        given = self._given_decision(outcome, death) or tried
+        done = outcome.done and not (part and outcome.asked)
+        given = self._given_decision(outcome, death, done=done) or tried
         if given is not None:
             return given, death
         now_s = processor.clock()
@@ -351,7 +368,7 @@ class Instance:
             return Decision(Next.ENDED, f"{death.sentence}, all input read"), death
         return decision, death
 
-    def _given_decision(self, outcome: RunOutcome, death: Death) -> Decision | None:
+    def _given_decision(self, outcome: RunOutcome, death: Death, *, done: bool) -> Decision | None:
         """What comes next where the policy of restarts is not asked."""
         if self._processor.readers_left or self._piped_out:
             why = "done" if outcome.done else "readers left"  # who is done ends its readers, and may end after them
@@ -360,7 +377,7 @@ class Instance:
             return Decision(Next.ENDED, f"stopped ({death.sentence})")
         if outcome.final:
             return Decision(Next.FAILED, death.sentence)
-        if outcome.done and self._suspects.portion is None:
+        if done:
             return Decision(Next.ENDED, f"done ({death.sentence})")
         return None
 

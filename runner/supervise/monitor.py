@@ -186,7 +186,11 @@ class Monitor:
                 if not readers:
                     return "order", "waiting for answers that come before its own"
                 reader = max(readers, key=lambda reader: reader.queued_bytes)
-                return reader.processor, f"waiting for `{reader.processor}`, {self._load(reader.processor)} in flight"
+                if reader.outside:
+                    load, whom = format_size(reader.queued_bytes), f"the {reader.processor} of `{reader.channel}`"
+                else:
+                    load, whom = self._load(reader.processor), f"`{reader.processor}`"
+                return whom, f"waiting for {whom}, {load} in flight"
         answers = attempt.ports.answering
         if answers is not None and answers.window_full:
             return "answers", f"waiting for its answers, {format_size(answers.pending_bytes)} in flight"
@@ -294,7 +298,7 @@ class Monitor:
     def _waits_for_room(attempt: Attempt) -> list[tuple[str, str, bool]]:
         """(Whom, channel, True) for each reader that holds it up."""
         readers = [reader for item in attempt.ports.collectors if item.paused for reader in item.blocked_by]
-        return [(reader.processor, reader.channel, True) for reader in readers]
+        return [(reader.processor, reader.channel, True) for reader in readers if not reader.outside]
 
     def _waits_for_messages(self, attempt: Attempt, still_s: float) -> list[tuple[str, str, bool]]:
         """(Whom, channel, False) for each writer of the ports that it waits for input on."""

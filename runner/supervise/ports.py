@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from runner.bridge.exchange import Exchange
 from runner.bridge.feeder import Feeder, StreamFeeder
 from runner.bridge.frames import FrameIntake
 from runner.bridge.guard import predicate
-from runner.bridge.inlet import Inlet
+from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.intake import Intake
 from runner.bridge.logs import InstanceLog, LogReader
 from runner.bridge.outlet import Delivery, Outlet
@@ -57,7 +57,10 @@ class Shared:
 
 
 class Ports:
-    """See the module. `theirs` maps the program's descriptor numbers to ours until `hand_over`."""
+    """See the module. `theirs` maps the program's descriptor numbers to ours until `hand_over`.
+
+    `portions`: what it is given on these ports, instead of whatever comes.
+    """
 
     def __init__(
         self,
@@ -71,8 +74,9 @@ class Ports:
         on_progress: Callable[[], None],
         on_silent: Callable[[str], None],
         on_finished: Callable[[], None],
+        on_nacked: Callable[[Piece, str], bool],
         owner: int = 1,
-        portion: Portion | None = None,
+        portions: Mapping[str, Portion] | None = None,
     ) -> None:
         self.theirs: dict[int, int] = {}
         self.endpoints: dict[str, TakeListener] = {}
@@ -91,8 +95,9 @@ class Ports:
         self._on_progress = on_progress
         self._on_silent = on_silent
         self._on_finished = on_finished
+        self._on_nacked = on_nacked
         self._owner = owner
-        self._portion = portion
+        self._inlets: Mapping[str, Inlet] = shared.inlets if portions is None else {**shared.inlets, **portions}
         self._owned: list[int] = []
         self._next_named = _FIRST_NAMED
         try:
@@ -180,7 +185,7 @@ class Ports:
         exchange = sessions.open_exchange(
             self._spec,
             make,
-            inlets=shared.inlets,
+            inlets=self._inlets,
             outlets=shared.outlets,
             state=state,
             state_file=file.path,
@@ -190,6 +195,8 @@ class Ports:
             on_progress=self._on_progress,
             on_silent=self._on_silent,
             on_finished=self._on_finished,
+            on_nacked=self._on_nacked,
+            owner=self._owner,
             wire=wire,
         )
         self.feeders.append(exchange)
@@ -216,13 +223,13 @@ class Ports:
         return write_end
 
     def _feeder(self, port: str, write_end: int) -> Feeder:
-        inlet = self._shared.inlets[port]
+        inlet = self._inlets[port]
         if port != "stdin" or self._spec.contract is not Contract.ONE_TO_ONE:
             return StreamFeeder(write_end, inlet, on_progress=self._on_progress)
         window = self._spec.in_flight
         self.answers = OneToOneFeeder(
             write_end,
-            inlet if self._portion is None else self._portion,
+            inlet,
             on_progress=self._on_progress,
             window_bytes=window.size_bytes,
             most_window_bytes=self._shared.most_window_bytes,

@@ -24,14 +24,16 @@ from runner.bridge.outlet import Outlet
 from runner.bridge.screen import Screen
 from runner.bridge.sequence import Sequencer
 from runner.bridge.states import KeptState
-from runner.channel.base import Channel, Reader
+from runner.channel.base import Channel, Outside, Reader
 from runner.channel.durable import DurableChannel
+from runner.channel.file_sink import FileSink
+from runner.channel.file_source import FileSource
 from runner.channel.pipe import PIPE_BYTES, PipeChannel
 from runner.channel.registry import channel_kind
 from runner.clock import Clock, monotonic
 from runner.codec.registry import codec_named
 from runner.errors import BugError, MachineError
-from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping
+from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping, Warned
 from runner.launch.base import LaunchContext
 from runner.launch.procstate import peak_rss_bytes
 from runner.launch.registry import Homes
@@ -110,6 +112,8 @@ class Run:
         self._drain = asyncio.get_running_loop().call_later(self.pipeline.drain_s, self.kill)
         if self._preparing is not None:
             self._preparing.cancel()
+        for channel in self.channels.values():
+            channel.stop()
         for processor in list(self.processors.values()):
             processor.stop(cause)
 
@@ -120,6 +124,7 @@ class Run:
         for channel in self.channels.values():
             if isinstance(channel, DurableChannel):
                 channel.hold_up_nobody()
+            channel.abandon()
         for processor in list(self.processors.values()):
             processor.kill()
 
@@ -172,7 +177,8 @@ class Run:
 
     def _join(self, homes: Homes) -> None:
         pipeline = self.pipeline
-        self.channels = {name: self._channel(spec) for name, spec in pipeline.channels.items()}
+        for name, channel in pipeline.channels.items():
+            self.channels[name] = self._channel(channel)
         around = Surroundings(
             pipeline=pipeline.name,
             run_id=self.id,
@@ -201,10 +207,12 @@ class Run:
             self._letters = DeadLetters(self._state.store, self.id)
 
     def _channel(self, spec: ChannelSpec) -> Channel:
-        if spec.kind == DurableChannel.kind:
-            assert self._state is not None
+        if not spec.durable:
+            return channel_kind(spec.kind)(spec)
+        assert self._state is not None
+        if spec.file is None:
             return DurableChannel(spec, self._state.store)
-        return channel_kind(spec.kind)(spec)
+        return (FileSink if spec.writers else FileSource)(spec, self._state.store)
 
     def _room(self, name: str | None) -> None:
         """A channel (None: every durable one) may have room again."""
@@ -288,6 +296,9 @@ class Run:
                     reader.pipe_writers += writers
                 for writer in writers:
                     writer.pipe_readers += readers
+            if isinstance(channel, FileSource):
+                for reader in readers:
+                    channel.on_ended(reader.inputs_moved)
             for writer in writers:
                 channel.on_readers_left(writer.check_wanted)
                 writer.on_done += [reader.inputs_moved for reader in readers]
@@ -321,6 +332,11 @@ class Run:
                     async with asyncio.TaskGroup() as living:
                         for processor in self.processors.values():
                             living.create_task(processor.live())
+                        outside = Outside(
+                            self._fail_at_once, self._fail, lambda text: self.bus.emit(Warned(message=text))
+                        )
+                        for channel in self.channels.values():
+                            living.create_task(channel.live(outside))
                     for helper in helpers:
                         helper.cancel()
             except BaseExceptionGroup as group_error:
@@ -343,6 +359,8 @@ class Run:
             self.processors[name].kill()
 
     def _waiting(self, reader: Reader) -> int:
+        if reader.outside:
+            return reader.queued_messages + reader.held
         return self.processors[reader.processor].waiting_for(reader)
 
     def _settled(self) -> None:

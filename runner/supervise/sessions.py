@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from runner.bridge.exchange import Exchange, Told, Window
+from runner.bridge.exchange import Blame, Exchange, Told, Window
 from runner.bridge.heartbeat import Beat
-from runner.bridge.inlet import Inlet
+from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.logs import InstanceLog
 from runner.bridge.outlet import Outlet
 from runner.bridge.states import KeptState
@@ -73,6 +73,8 @@ def open_exchange(
     on_progress: Callable[[], None],
     on_silent: Callable[[str], None],
     on_finished: Callable[[], None],
+    on_nacked: Callable[[Piece, str], bool],
+    owner: int,
     wire: Wire = STDIO,
 ) -> Made:
     """The runner's side of the session, made by `make` from all that does not depend on how frames are carried."""
@@ -97,5 +99,6 @@ def open_exchange(
         state_file=state_file,
         window=Window(window.size_bytes, window.messages, max(window.size_bytes, most_window_bytes)),
         beat=BEAT,
-        told=Told(on_progress, log_lines, on_silent, on_finished),
+        told=Told(on_progress, log_lines, on_silent, on_finished, on_nacked),
+        blame=Blame(owner, spec.poison.after),
     )

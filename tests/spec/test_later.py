@@ -13,9 +13,9 @@ LATER = [
         case(
             f"kind {kind}",
             channel(f'kind = ¶"{kind}"'),
-            f'not supported yet: "{kind}" / channels of kind "memory", "pipe" and "durable"',
+            f'not supported yet: "{kind}" / channels of kind "memory", "pipe", "durable" and "file"',
         )
-        for kind in ("file", "tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
+        for kind in ("tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
     ],
     *[
         case(f"channel {key}", channel(f"¶{key} = {value}"), f"channels.x.{key}: not supported yet")
@@ -24,7 +24,6 @@ LATER = [
             "peer": '"plain"',
             "address": '"a:1"',
             "url": '"u"',
-            "path": '"p"',
             "subject": '"s"',
             "topic": '"t"',
             "stream": '"s"',
