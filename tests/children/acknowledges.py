@@ -186,15 +186,18 @@ def end_badly(how):
     os._exit(75 if how == "later" else 3)
 
 
-def poison(bad, how="exit", at_once="1", down="/nonexistent"):
-    """Echoes, so many at once and in any order; dies of the BAD (a comma list), and of all while DOWN is there."""
+def poison(bad, how="exit", at_once="1", down="/nonexistent", once="/nonexistent"):
+    """Echoes, so many at once and in any order; dies of the BAD (a comma list), and of all while DOWN is there.
+
+    Of the BAD no more once ONCE is there.
+    """
     ready()
     killers = {int(number) for number in bad.split(",") if number}
     held, chance = [], random.Random(os.getpid())
 
     def answer():
         words, payload = held.pop(chance.randrange(len(held)))
-        if int(payload[:10]) in killers or Path(down).exists():
+        if (int(payload[:10]) in killers and not Path(once).exists()) or Path(down).exists():
             end_badly(how)
         out(words[2], payload)
         send(b"ack 0 " + words[2])

@@ -217,17 +217,6 @@ def test_a_replayed_letter_reaches_its_reader_once(connector: Connector, tmp_pat
     assert [line.split()[0] for line in kept(connector, "list").stdout.splitlines()] == ["2", "3", "4"]
 
 
-def test_dead_letters_of_a_running_pipeline_are_refused_with_the_reason(connector: Connector, tmp_path: Path) -> None:
-    pipeline = chain({"c1": DURABLE}, source={"command": source(None), "resume": "live"}, sink=sink(tmp_path / "out"))
-    with connector.start(pipeline) as running:
-        running.program(pipeline["processors"]["sink"]["command"])
-        result = kept(connector, "list")
-        assert result.code == 3
-        assert str(running.pid) in result.output
-        running.signal(signal.SIGTERM)
-        running.finish()
-
-
 def test_without_a_state_there_is_none_to_look_at(connector: Connector, tmp_path: Path) -> None:
     connector.run(chain(source=source(100), middle=poisoned(20), sink=sink(tmp_path / "out"))).completed()
     result = kept(connector, "list")
