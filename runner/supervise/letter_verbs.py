@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from runner.store.letters import Letter
 from runner.supervise.control import Verb
 from runner.supervise.letters import DeadLetters
-from runner.supervise.replay import Replays
+
+if TYPE_CHECKING:
+    from runner.supervise.replay import Replays  # and with it all of a run, which whoever asks has no need of
 
 REFUSED = "a refused message has no reader: export it, mend it, and write it again"
 
