@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# most tests wait for processes rather than compute, so more of them than processors
+WORKERS ?= 3
 STAMP  := $(VENV)/.installed
 
 .PHONY: help setup demo demo-containers test check bench soak clean
@@ -28,7 +30,8 @@ demo-containers: setup
 	@$(BIN)/python examples/flights/demo.py --containers
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not alone"
+	@$(BIN)/python -m pytest -m alone
 
 check: setup
 	@$(BIN)/ruff check .

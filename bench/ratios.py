@@ -25,9 +25,10 @@ class Size:
     moved_bytes: int = 20_000_000_000
     kills: int = 20
     watch_s: float = 10.0
+    stored_bytes: int = 2_000_000_000
 
 
-QUICK = Size(3, 4_000_000, 100_000, 3.0, 3, 2_000_000_000, 5, 3.0)
+QUICK = Size(3, 4_000_000, 100_000, 3.0, 3, 2_000_000_000, 5, 3.0, 200_000_000)
 
 
 @dataclass(frozen=True)
