@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from runner.bridge.batch_cuts import Cut, Cuts
 from runner.bridge.inlet import Inlet, Piece
+from runner.bridge.portion import Portion
 from runner.channel.base import Reader
 from runner.codec.base import Buffer
 from runner.spec.model import BatchPolicy
@@ -18,10 +19,14 @@ _SHOWN_BYTES = 80
 
 @dataclass(slots=True, eq=False)
 class RunBatch:
-    """What one run of a program is given: messages of one reader, in order. `attempt` is that of this run, from 1."""
+    """What one run of a program is given: messages of one reader, in order."""
 
     pieces: list[Piece]
-    attempt: int = 1
+
+    @property
+    def attempt(self) -> int:
+        """How often they are handed out, this run included: the most of any of them."""
+        return max(piece.attempt for piece in self.pieces)
 
     @property
     def reader(self) -> Reader:
@@ -100,14 +105,16 @@ class _Making:
         if not self.pieces:
             return True
         last = self.pieces[-1]
-        if piece.number != last.number + last.batch.count:
+        if piece.number != last.number + last.batch.count or piece.number < 1:
             return False
         return room_bytes is None or piece.batch.size_bytes <= room_bytes
 
     def made(self) -> RunBatch:
         """It is complete; the next one begins."""
-        attempt = 1 if self.plan is None else self.plan.attempt + 1
-        batch = RunBatch(self.pieces, attempt)
+        if self.plan is not None:
+            for piece in self.pieces:
+                piece.attempt = self.plan.attempt + 1
+        batch = RunBatch(self.pieces)
         self.cancel()
         self.pieces, self.plan, self.due = [], None, False
         return batch
@@ -173,9 +180,53 @@ class Batches:
     def again(self, batch: RunBatch) -> None:
         """Its run has failed: the same is to be run once more."""
         self._running.remove(batch)
-        batch.attempt += 1
+        _next_attempt(batch)
         self._again.append(batch)
         self._advance()
+
+    def tried(self, portion: Portion) -> RunBatch | None:
+        """All messages of `portion`, to be run by themselves; then `done` or `not_tried`. None: it has none."""
+        pieces = []
+        while (piece := portion.take()) is not None:
+            pieces.append(piece)
+        if not pieces:
+            return None
+        batch = RunBatch(pieces)
+        self._running.append(batch)
+        return batch
+
+    def not_tried(self, batch: RunBatch, portion: Portion, *, touched: int | None) -> None:
+        """They are back in `portion`. Their program had read the first `touched` of them; None: it was not started."""
+        self._running.remove(batch)
+        if touched is None:
+            portion.give_back(batch.pieces)
+            return
+        _next_attempt(batch)
+        begun, rest = self._inlet.parted(batch.pieces, touched)
+        portion.give_back(rest)
+        portion.blame(begun, owner=1, answered=False, after=0)
+
+    def suspect(self, batch: RunBatch) -> None:
+        """Its run has failed, and one of its messages may be why: they are for a search.
+
+        So is whatever nobody waits for: who searches may need another message to compare with.
+        """
+        self._running.remove(batch)
+        _next_attempt(batch)
+        others: list[Piece] = []
+        for making in self._makings if not self._asked else ():
+            making.cancel()
+            others += making.held()
+            making.pieces, making.plan, making.due = [], None, False
+            making.following.clear()
+        self._inlet.give_back(others)
+        self._inlet.park(batch.pieces)
+        self._advance()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any instance runs a batch, or is to have one."""
+        return bool(self._running or self._again) or not self.starved
 
     def leave(self) -> None:
         """The processor wants no more, and its inlet has left: what is in no run counts as unread."""
@@ -246,29 +297,57 @@ class Batches:
             piece = self._take(making, messages, size_bytes)
             if piece is None:
                 return reader.ended and not reader.queued_messages
-            if not making.fits(piece, size_bytes):
+            begins_another = bool(making.pieces) and self._begins(making, piece)
+            if begins_another or not making.fits(piece, size_bytes):
                 making.following.appendleft(piece)
                 return True
             making.pieces.append(piece)
 
     def _take(self, making: _Making, messages: int, size_bytes: int | None) -> Piece | None:
-        """The next messages of its reader; the first one may be longer than `size_bytes`."""
+        """The next messages of its reader; a single one may be longer than `size_bytes`."""
+        channel = making.reader.channel
         while not making.following:
-            if not making.pieces and making.plan is None:
-                making.plan = self.cuts.due(making.reader.channel)
-                messages, size_bytes = making.room()
+            due = self.cuts.due(channel) if not making.pieces else None
+            if due is not None:
+                messages, size_bytes = due.last - due.first + 1, None
             piece = self._inlet.take(reader=making.reader, most_messages=messages, most_bytes=size_bytes)
             if piece is None:
                 return None
             self._making_of(piece).following.append(piece)  # what came back goes first, whoever asks
         piece = making.following.popleft()
-        if making.plan is not None and not making.pieces and piece.number != making.plan.first:
-            making.plan = None
-            self.cuts.forget_due(making.reader.channel)  # of a pipeline that was another one then
+        while (due := self.cuts.due(channel)) is not None and due.first < piece.number:
+            self.cuts.take_due(channel)
+        if due is not None and due.first == piece.number and not making.pieces:
+            making.plan = due
+            self.cuts.take_due(channel)
+            due = self.cuts.due(channel)
+        messages, size_bytes = making.room()
+        if due is not None and piece.number < due.first:
+            messages = min(messages, due.first - piece.number)
+        return self._cut_off(making, piece, messages, size_bytes)
+
+    def _cut_off(self, making: _Making, piece: Piece, messages: int, size_bytes: int | None) -> Piece:
+        """Leave what is more than fits to the batch after it."""
+        most_bytes = piece.batch.size_bytes if size_bytes is None else size_bytes
+        head, rest = self._inlet.codec.cut(piece.batch, most_bytes=max(1, most_bytes), most_messages=messages)
+        if rest.count:
+            making.following.appendleft(piece.rest(head.count, rest))
+            piece.batch = head
         return piece
+
+    def _begins(self, making: _Making, piece: Piece) -> bool:
+        """Whether a batch that was cut in an earlier part of the run begins with `piece`."""
+        due = self.cuts.due(making.reader.channel)
+        return due is not None and due.first == piece.number
 
     def _making_of(self, piece: Piece) -> _Making:
         return next(making for making in self._makings if making.reader is piece.reader)
+
+
+def _next_attempt(batch: RunBatch) -> None:
+    attempt = batch.attempt + 1
+    for piece in batch.pieces:
+        piece.attempt = attempt
 
 
 def acknowledge(pieces: Sequence[Piece]) -> None:

@@ -126,6 +126,37 @@ def test_jq(connector: Connector, tmp_path: Path) -> None:
     ]
 
 
+def test_what_jq_cannot_read_is_set_aside_and_comes_back(connector: Connector, tmp_path: Path) -> None:
+    """One line of 250 is no JSON. Once jq is told to let that pass, the replayed letter is a batch of its own."""
+    rows, program = tmp_path / "rows", tmp_path / "program.sh"
+    rows.write_text("".join(f'{{"n": {n}}}\n' if n != 123 else "no JSON\n" for n in range(1, 251)))
+    program.write_text(f"exec {need('jq')} .n")
+    middle = batch(["sh", str(program)], restart={"backoff": "1ms..20ms"})
+    source = {"command": ["cat", str(rows)], "resume": "skip"}
+    pipeline = chain(DURABLE, source=source, middle=middle, sink=sink(tmp_path / "out"))
+    result = connector.run(pipeline)
+    result.completed()
+    found = sorted(int(line) for line in (tmp_path / "out").read_text().splitlines())
+    assert found == [n for n in range(1, 251) if n != 123]
+    assert result.account("c1", "middle") == {"written": 250, "acknowledged": 249, "dead": 1}
+    file = str(tmp_path / "pipeline.toml")
+    (shown,) = connector.command("dead-letters", "show", file).stdout.splitlines()
+    letter = json.loads(shown)
+    assert (letter["number"], letter["payload"]) == (123, "no JSON")
+    assert letter["exit"]["code"]
+    assert letter["log"]
+
+    program.write_text(r"""exec jq -R '"again, \(env.CONNECTOR_BATCH): \(.)"'""")
+    connector.command("dead-letters", "replay", file)
+    rows.write_text("")
+    (tmp_path / "out").unlink()
+    last = connector.run(pipeline)
+    last.completed()
+    assert last.account("c1", "middle") == {"written": 0, "replayed": 1, "acknowledged": 1}
+    assert (tmp_path / "out").read_text() == '"again, 0-0: no JSON"\n'
+    assert connector.command("dead-letters", "list", file).stdout == ""
+
+
 def test_sqlite_imports_each_batch_in_one_transaction(connector: Connector, tmp_path: Path) -> None:
     database = tmp_path / "rows.db"
     with sqlite3.connect(database) as connection:
