@@ -44,6 +44,12 @@ class RunBatch:
         return self.pieces[-1].number + self.pieces[-1].batch.count - 1
 
     @property
+    def identity(self) -> tuple[int, int, str]:
+        """The numbers of its first and last message as they are told, and whose they are: NAME@EPOCH."""
+        number, channel = self.pieces[0].identity
+        return number, number + self.count - 1, channel
+
+    @property
     def count(self) -> int:
         """How many messages."""
         return sum(piece.batch.count for piece in self.pieces)
@@ -59,13 +65,13 @@ class RunBatch:
         return Cut(self.first, self.last, self.attempt)
 
     def __str__(self) -> str:
-        channel = self.reader.channel
+        channel, (first, last, _) = self.reader.channel, self.identity
         if self.count > 1:
-            return f"messages {self.first:,} to {self.last:,} of channel `{channel}`"
+            return f"messages {first:,} to {last:,} of channel `{channel}`"
         (payload,) = self.reader.codec.payloads(self.pieces[0].batch)
         shown = payload[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         more = "…" if len(payload) > _SHOWN_BYTES else ""
-        return f"message {self.first:,} of channel `{channel}`, {shown!r}{more}"
+        return f"message {first:,} of channel `{channel}`, {shown!r}{more}"
 
 
 Asked = asyncio.Future[RunBatch | None]
@@ -195,19 +201,29 @@ class Batches:
         self._running.append(batch)
         return batch
 
-    def not_tried(self, batch: RunBatch, portion: Portion, *, touched: int | None) -> None:
-        """They are back in `portion`. Their program had read the first `touched` of them; None: it was not started."""
+    def not_tried(self, batch: RunBatch, portion: Portion) -> None:
+        """They are back in `portion`: their program was not even started."""
         self._running.remove(batch)
-        if touched is None:
-            portion.give_back(batch.pieces)
-            return
-        _next_attempt(batch)
-        begun, rest = self._inlet.parted(batch.pieces, touched)
-        portion.give_back(rest)
-        portion.blame(begun, owner=1, answered=False, after=0)
+        portion.give_back(batch.pieces)
 
-    def suspect(self, batch: RunBatch) -> None:
-        """Its run has failed, and one of its messages may be why: they are for a search.
+    def tried_in_vain(self, batch: RunBatch, portion: Portion, *, owner: int, touched: int) -> None:
+        """They are back in `portion`; the run of `owner` failed, perhaps because of one of the first `touched`."""
+        self._running.remove(batch)
+        _next_attempt(batch)
+        culprits: list[Piece] = []
+        rest: list[Piece] = []
+        for piece in batch.pieces:
+            head = min(touched, piece.batch.count)
+            touched -= head
+            if 0 < head < piece.batch.count:
+                piece.batch, behind = self._inlet.codec.skip(piece.batch, head)
+                rest.append(piece.rest(head, behind))
+            (culprits if head else rest).append(piece)
+        portion.give_back(rest)
+        portion.blame(culprits, owner=owner, answered=False, after=1)
+
+    def suspect(self, batch: RunBatch, *, owner: int, after: int) -> None:
+        """The run of `owner` failed, the `after`th in a row, and one of its messages may be why: all are for a search.
 
         So is whatever nobody waits for: who searches may need another message to compare with.
         """
@@ -220,7 +236,7 @@ class Batches:
             making.pieces, making.plan, making.due = [], None, False
             making.following.clear()
         self._inlet.give_back(others)
-        self._inlet.park(batch.pieces)
+        self._inlet.blame(batch.pieces, owner=owner, answered=False, after=after)
         self._advance()
 
     @property

@@ -344,35 +344,17 @@ class Inlet:
 
         `answered`: whether that run had answered any. Those that were there at `after` deaths in a row are parked.
         """
-        suspects: list[Piece] = []
+        parked: list[Piece] = []
         others: list[Piece] = []
         for piece in pieces:
             piece.deaths = 1 if answered else piece.deaths + 1
             piece.returns += 1
-            (suspects if piece.deaths >= after else others).append(piece)
-        self.park(suspects)
-        self.give_back(others, owner=owner)
-
-    def parted(self, pieces: Sequence[Piece], messages: int) -> tuple[list[Piece], list[Piece]]:
-        """(The first so many of their messages, the rest)."""
-        first: list[Piece] = []
-        rest: list[Piece] = []
-        for piece in pieces:
-            head, messages = min(messages, piece.batch.count), max(0, messages - piece.batch.count)
-            if 0 < head < piece.batch.count:
-                piece.batch, behind = self.codec.skip(piece.batch, head)
-                rest.append(piece.rest(head, behind))
-            (first if head else rest).append(piece)
-        return first, rest
-
-    def park(self, suspects: Sequence[Piece]) -> None:
-        """Give back messages for a search, one of which may be why their program died."""
-        left = [piece for piece in suspects if piece.reader.left]
-        self.give_back(left)
-        parked = [piece for piece in suspects if not piece.reader.left]
+            suspect = piece.deaths >= after and not piece.reader.left
+            (parked if suspect else others).append(piece)
         if parked:
             self.handed -= sum(piece.batch.count for piece in parked)
             self.parked.append(parked)
+        self.give_back(others, owner=owner)
 
     def set_aside(self, piece: Piece) -> None:
         """`piece`, which was handed out, is a dead letter. It may be the last that anybody waited for."""

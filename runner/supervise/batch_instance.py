@@ -44,8 +44,9 @@ class BatchInstance(Instance):
 
     @property
     def _portion(self) -> Portion | None:
-        """What the run that is next, or under way, is given in a search; None: there is none."""
-        return None if self._suspects.portions is None else self._suspects.portions["stdin"]
+        """What the search for a bad message wants to be run."""
+        portions = self._suspects.portions
+        return None if portions is None else portions["stdin"]
 
     @property
     def takes_more(self) -> bool:
@@ -225,27 +226,30 @@ class BatchInstance(Instance):
         """What comes after the failure; its messages are for another run, or for the search for the one that did it."""
         portion = self._portion
         if portion is not None:
-            self._batches.not_tried(batch, portion, touched=outcome.touched)
+            blamed = Death(outcome.exited, outcome.why, asked=outcome.asked).held_against
+            touched = outcome.touched if blamed else 0
+            self._batches.tried_in_vain(batch, portion, owner=self.replica, touched=touched)
             if outcome.asked:
                 death = Death(outcome.exited, outcome.why, asked=True)
                 return Decision(Next.ENDED, f"stopped ({death.sentence})"), death
             return self._decide(outcome)
         decision, death = self._decide(outcome)
-        blamed = death.held_against and outcome.touched and not outcome.final
+        after = self._spec.poison.after
+        blamed = death.held_against and outcome.touched > 0 and not outcome.final
+        deaths = min(piece.deaths for piece in batch.pieces) + 1
+        if decision.next is Next.AGAIN and blamed and deaths >= after:
+            self._batches.suspect(batch, owner=self.replica, after=after)
+            return decision, death
         for piece in batch.pieces if blamed else ():
             piece.deaths += 1
             piece.returns += 1
-        many = min(piece.deaths for piece in batch.pieces) >= self._spec.poison.after
-        if decision.next is Next.AGAIN and blamed and many:
-            self._batches.suspect(batch)
-        else:
-            self._batches.again(batch)
+        self._batches.again(batch)
         return decision, death
 
     def _put_back(self, batch: RunBatch) -> None:
         """It is not run after all."""
         if self._portion is not None:
-            self._batches.not_tried(batch, self._portion, touched=None)
+            self._batches.not_tried(batch, self._portion)
         else:
             self._batches.put_back(batch)
 

@@ -87,9 +87,8 @@ class BatchPorts(Ports):
         for port in self._spec.writes:
             self._collect(port.name, port.codec)
         self._open_logs()
-        channel = self._batch.reader
-        self.env["CONNECTOR_BATCH"] = f"{max(0, self._batch.first)}-{max(0, self._batch.last)}"
-        self.env["CONNECTOR_BATCH_CHANNEL"] = f"{channel.channel}@{channel.epoch}"
+        first, last, self.env["CONNECTOR_BATCH_CHANNEL"] = self._batch.identity
+        self.env["CONNECTOR_BATCH"] = f"{first}-{last}"
 
     def _give(self, number: int, descriptor: int) -> None:
         self._owned.append(descriptor)

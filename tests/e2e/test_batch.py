@@ -153,7 +153,7 @@ def test_what_jq_cannot_read_is_set_aside_and_comes_back(connector: Connector, t
     last = connector.run(pipeline)
     last.completed()
     assert last.account("c1", "middle") == {"written": 0, "replayed": 1, "acknowledged": 1}
-    assert (tmp_path / "out").read_text() == '"again, 0-0: no JSON"\n'
+    assert (tmp_path / "out").read_text() == '"again, 123-123: no JSON"\n'
     assert connector.command("dead-letters", "list", file).stdout == ""
 
 
