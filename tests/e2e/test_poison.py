@@ -46,12 +46,14 @@ def letters(result: Result) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def random_kills(running: Running, command: list[str], seed: int) -> Iterator[list[int]]:
+def random_kills(
+    running: Running, command: list[str], seed: int, *, every_s: tuple[float, float] = (0.05, 0.3)
+) -> Iterator[list[int]]:
     """While it lasts programs with this command are killed, now and then; whom it hit."""
     chance, over, hit = random.Random(seed), threading.Event(), []
 
     def strike() -> None:
-        while not over.wait(chance.uniform(0.05, 0.3)):
+        while not over.wait(chance.uniform(*every_s)):
             found = running.programs(command)
             if found:
                 victim = chance.choice(found)

@@ -16,6 +16,7 @@ from tests.e2e.test_poison import DURABLE, SWIFT, all_but, kept, letters, random
 pytestmark = pytest.mark.timeout(180)
 
 COUNT, BAD = 10_000, 4321
+SOAK_ROUNDS = 5
 
 
 @pytest.fixture
@@ -65,6 +66,35 @@ def test_random_kills_blame_no_innocent(
     assert len(hit) > 3, "a test of kills that killed nobody"
     assert [letter["number"] for letter in letters(result)] == [BAD]
     assert sorted(numbers(tmp_path / "out")) == all_but(BAD)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("contract", ["acknowledged", "one-to-one"])
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("at_once", [1, 20])
+def test_soak_random_kills_blame_no_innocent(
+    connector: Connector, tmp_path: Path, contract: str, replicas: int, at_once: int
+) -> None:
+    """Many more kills, and five that kill by themselves; programs that answer at once, and late."""
+    bad = [1000 * each + 321 for each in range(1, 6)]
+    named = ",".join(map(str, bad))
+    command = script("acknowledges", "poison", named, "exit", at_once)
+    if contract == "one-to-one":
+        command = script("poison", *(["--buffered"] if at_once > 1 else []), named)
+    restart = {"backoff": "1ms..20ms", "limit": "100000 in 60s"}
+    middle = {"command": command, "contract": contract, "restart": restart, "replicas": replicas}
+    for number in range(SOAK_ROUNDS):
+        pipeline = chain(source=source(COUNT, "--rate", 1000), middle=middle, sink=sink(tmp_path / f"out{number}"))
+        with (
+            connector.start(pipeline) as running,
+            random_kills(running, command, number, every_s=(0.02, 0.2)) as hit,
+        ):
+            result = running.finish(300)
+        result.completed()
+        assert len(hit) > 20
+        assert sorted(letter["number"] for letter in letters(result)) == bad, f"round {number}"
+        assert sorted(numbers(tmp_path / f"out{number}")) == all_but(*bad)
 
 
 @pytest.mark.parametrize("every", [1, 7])
