@@ -49,6 +49,11 @@ class BatchInstance(Instance):
         return None if portions is None else portions["stdin"]
 
     @property
+    def takes_more(self) -> bool:
+        """See `Instance`."""
+        return self.alive and not self._ended_early.is_set() and not self._batches.over.is_set()
+
+    @property
     def idle(self) -> Idle | None:
         """See `Instance`."""
         return self._idle
