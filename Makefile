@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+# most tests wait for processes rather than compute, so more of them than processors
+WORKERS ?= 3
 STAMP  := $(VENV)/.installed
 
 .PHONY: help setup demo demo-containers test check bench soak clean
@@ -16,7 +18,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml hatch_build.py $(wildcard runner/launch/shim/*.[ch]) runner/codec/count.c runner/launch/shim/build.py
+$(STAMP): pyproject.toml hatch_build.py $(wildcard runner/launch/shim/*.[ch]) runner/codec/count.c runner/store/checksum.c runner/launch/shim/build.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
@@ -28,7 +30,8 @@ demo-containers: setup
 	@$(BIN)/python examples/flights/demo.py --containers
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not alone"
+	@$(BIN)/python -m pytest -m alone
 
 check: setup
 	@$(BIN)/ruff check .
@@ -43,4 +46,4 @@ soak: setup
 	@$(BIN)/python -m pytest -m soak --timeout 3600 -s
 
 clean:
-	rm -rf $(VENV) .cache build dist runner/launch/shim/bin runner/codec/bin bench/bin
+	rm -rf $(VENV) .cache build dist runner/launch/shim/bin runner/codec/bin runner/store/bin bench/bin

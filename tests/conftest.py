@@ -12,7 +12,30 @@ from typing import NoReturn
 
 import pytest
 
+SHARED = {"module", "class"}
 REQUIRED = os.environ.get("CONNECTOR_REQUIRE_ENGINE") == "1"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares something runs in one process, one after the other (`--dist loadgroup` of pytest-xdist).
+
+    That is what a fixture of the module has made, once for each of its parameters.
+    """
+    for item in items:
+        if isinstance(item, pytest.Function) and (shared := _shared(item)):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}-{shared}"))
+
+
+def _shared(item: pytest.Function) -> str:
+    """The fixtures that it shares with others of its module, with their parameters; "" when there are none."""
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    made = {
+        name: str(parameters.get(name, ""))
+        for name, definitions in item._fixtureinfo.name2fixturedefs.items()
+        if definitions[-1].scope in SHARED
+    }
+    return "-".join(f"{name}{value}" for name, value in sorted(made.items()))
 
 
 def without(reason: str) -> NoReturn:

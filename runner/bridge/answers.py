@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from runner.bridge.feeder import Feeder, InputLeft
 from runner.bridge.inlet import MANY_PIECES, Inlet, Piece, merged
@@ -43,7 +44,7 @@ class OneToOneFeeder(Feeder):
         window_messages: int | None,
         sequencer: Sequencer | None,
         owner: int = 1,
-        suspect_after: int | None = None,
+        suspect_after: int = 3,
     ) -> None:
         super().__init__(descriptor, inlet, on_progress=on_progress)
         self.blamed = False
@@ -179,8 +180,9 @@ class OneToOneFeeder(Feeder):
         codec = self.inlet.codec
         read = self.written_bytes - min(unread, self.written_bytes)
         first_unanswered = self.oldest_unanswered()
-        returned: list[Piece] = []
-        unanswered_read = unread_messages = answered_unread = suspects = 0
+        begun: list[Piece] = []
+        rest: list[Piece] = []
+        unanswered_read = unread_messages = answered_unread = 0
         for piece in self._pending:
             whole = touched = piece.batch.count
             if piece.end > read:
@@ -192,11 +194,14 @@ class OneToOneFeeder(Feeder):
             answered_unread += max(0, piece.answered - touched)
             if piece.slot is not None:
                 piece.slot.home.own(piece.slot, None)
-            suspects += max(0, touched - piece.answered)
-            returned += self._left_of(piece, max(0, touched - piece.answered))
+            self._part(piece, max(0, touched - piece.answered), begun, rest)
         self._pending.clear()
         self.pending_bytes = self.pending_messages = 0
-        self.inlet.give_back(returned, owner=self._owner, suspect_after=self._suspect_after)
+        if self.blamed:
+            self.inlet.blame(begun, owner=self._owner, answered=self.answered > 0, after=self._suspect_after)
+        else:
+            self.inlet.give_back(begun, owner=self._owner)
+        self.inlet.give_back(rest, owner=self._owner)
         self._check_possible(unread)
         if answered_unread:
             raise ContractError(f"answered {answered_unread:,} messages that it had not read")
@@ -206,26 +211,19 @@ class OneToOneFeeder(Feeder):
             consumed=self.answered + unanswered_read,
             unanswered=unanswered_read,
             first_unanswered=first_unanswered,
-            touched=suspects,
+            touched=sum(piece.batch.count for piece in begun),
         )
 
-    def _left_of(self, piece: Piece, touched: int) -> list[Piece]:
+    def _part(self, piece: Piece, touched: int, begun: list[Piece], rest: list[Piece]) -> None:
         """What is unanswered of `piece`, the first `touched` messages of which were read, at least in part."""
         left = self.inlet.codec.skip(piece.batch, piece.answered)[1]
         if not left.count:
-            return []
-        number = piece.number + piece.answered
-        rest = Piece(piece.reader, left, number, piece.order, slot=piece.slot)
-        rest.deaths, rest.returns = piece.deaths, piece.returns
-        if not self.blamed or not touched:
-            return [rest]
-        pieces = [rest]
-        if touched < left.count:
-            rest.batch, unread = self.inlet.codec.skip(left, touched)
-            pieces.append(rest.rest(touched, unread))
-        rest.deaths = 1 if self.answered else piece.deaths + 1
-        rest.returns += 1
-        return pieces
+            return
+        again = replace(piece, batch=left, number=piece.number + piece.answered, start=0, end=0, answered=0)
+        if 0 < touched < left.count:
+            again.batch, unread = self.inlet.codec.skip(left, touched)
+            rest.append(again.rest(touched, unread))
+        (begun if touched else rest).append(again)
 
 
 _NONE = Batch((), 0, 0)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from runner.bridge.sequence import Slot
 from runner.channel.base import Reader
 from runner.codec.base import MERGED_BYTES, Batch, Codec
+from runner.plan.nacks import Nacks
 
 _SHARE_BYTES = 64 << 10
-_SEVERAL = 2
+SEVERAL = 2
+"""What was in work at so many deaths is watched."""
 MANY_PIECES = 64
 """From here on small pieces in flight are made one (`merged`)."""
 
@@ -25,8 +27,9 @@ class Piece:
     `order` is that in which pieces were handed out, which also holds when they come back. `number` is that of its first
     message among the reader's messages, from 1. `answered` counts the first messages of it that have been answered
     (one-to-one); `slot` keeps the place of the answers where their order is kept. `attempt` counts how often they have
-    been handed out (acknowledged). They were in flight at `deaths` deaths in a row without one new answer between them,
-    and at `returns` deaths in all.
+    been handed out (acknowledged). They were in work at `deaths` deaths in a row without one new answer between them,
+    and at `returns` deaths in all; `nacks` is what its program has said of it. `origin` is the number and the channel
+    (NAME@EPOCH) that a replayed message had, whose own number is below 1.
     """
 
     reader: Reader
@@ -40,13 +43,18 @@ class Piece:
     attempt: int = 1
     deaths: int = 0
     returns: int = 0
+    nacks: Nacks | None = None
+    origin: tuple[int, str] | None = None
+
+    @property
+    def identity(self) -> tuple[int, str]:
+        """The number of its first message, and NAME@EPOCH of the channel that numbers it."""
+        return self.origin or (self.number, f"{self.reader.channel}@{self.reader.epoch}")
 
     def rest(self, head: int, batch: Batch) -> Piece:
         """A piece of its messages from the `head`-th on, which are in `batch`; this one keeps those before."""
         slot = self.slot.home.split(self.slot, batch.count) if self.slot is not None else None
-        rest = Piece(self.reader, batch, self.number + head, self.order, slot=slot, attempt=self.attempt)
-        rest.deaths, rest.returns = self.deaths, self.returns
-        return rest
+        return replace(self, batch=batch, number=self.number + head, start=0, end=0, answered=0, slot=slot)
 
 
 def merged(held: deque[Piece], piece: Piece, codec: Codec) -> bool:
@@ -66,11 +74,11 @@ def merged(held: deque[Piece], piece: Piece, codec: Codec) -> bool:
 class Held(Protocol):
     """Whoever holds pieces that are neither handed out nor to be had."""
 
-    def pieces(self) -> Iterable[Piece]:
-        """All of them."""
+    def pieces(self, inlet: Inlet) -> Iterable[Piece]:
+        """All of them that are of `inlet`."""
 
-    def lose(self) -> None:
-        """The processor wants no more: they are accounted for, forget them."""
+    def lose(self, inlet: Inlet) -> None:
+        """The processor wants no more of `inlet`: they are accounted for, forget them."""
 
     def wake(self) -> None:
         """A message was answered."""
@@ -102,6 +110,8 @@ class Inlet:
         self._hungry: list[Hungry] = []
         self._returned: deque[Piece] = deque()
         self._delayed: dict[Piece, asyncio.TimerHandle] = {}
+        self.delayed_bytes = 0
+        """The bytes of what is given back later."""
         self._reserved: dict[int, deque[Piece]] = {}
         self.parked: deque[list[Piece]] = deque()
         """Groups of suspects: messages that are handed out by a search for the one that kills."""
@@ -151,7 +161,7 @@ class Inlet:
         for group in self.parked:
             yield from group
         if self.search is not None:
-            yield from self.search.pieces()
+            yield from self.search.pieces(self)
 
     @property
     def queued_bytes(self) -> int:
@@ -168,8 +178,16 @@ class Inlet:
 
     @property
     def nobody_else(self) -> bool:
-        """Whether there is no message, now or later, but those that a search holds and those that are in flight."""
-        return self.exhausted and not (self._returned or self._delayed or self._reserved or self.parked)
+        """Whether there is no message, now or later, but those that a search holds and those that are in flight.
+
+        What a program gave back until later does not count: nobody knows whether it ever succeeds.
+        """
+        return self.exhausted and not (self._returned or self._reserved or self.parked)
+
+    @property
+    def only_nacked(self) -> bool:
+        """Whether there is no message, now or later, that has not been nacked, but those that are in flight."""
+        return self.exhausted and all(piece.nacks is not None for piece in self._held())
 
     def count_answers(self, messages: int) -> None:
         """So many messages more have been answered."""
@@ -203,10 +221,11 @@ class Inlet:
         for timer in self._delayed.values():
             timer.cancel()
         self._delayed.clear()
+        self.delayed_bytes = 0
         self._reserved.clear()
         self.parked.clear()
         if self.search is not None:
-            self.search.lose()
+            self.search.lose(self)
             self.search = None
         for reader in self.readers:
             reader.leave(for_good=for_good)
@@ -215,11 +234,16 @@ class Inlet:
         self,
         *,
         owner: int | None = None,
+        reader: Reader | None = None,
         most_bytes: int | None = None,
         most_messages: int | None = None,
         never_over: int | None = None,
+        new: bool = True,
     ) -> Piece | None:
-        """The next messages for one instance, whole; what a death gave back comes first. Bounds as `Reader.take`."""
+        """The next messages for one instance, whole; what a death gave back comes first. Bounds as `Reader.take`.
+
+        Not `new`: only what was handed out before. What comes fresh is of `reader`; None: its channels take turns.
+        """
         if owner in self._reserved:
             reserved = self._reserved[owner]
             piece = self._take_first(reserved, most_bytes, most_messages, never_over)
@@ -228,11 +252,13 @@ class Inlet:
             return piece
         if self._returned:
             return self._take_first(self._returned, most_bytes, most_messages, never_over)
+        if not new:
+            return None
         if self._replicas > 1:
             share = max(1, -(-self.queued_messages // self._replicas))
             most_messages = share if most_messages is None else min(share, most_messages)
             most_bytes = _SHARE_BYTES if most_bytes is None else min(_SHARE_BYTES, most_bytes)
-        readers = self.readers
+        readers = self.readers if reader is None else (reader,)
         for _ in readers:
             reader = readers[self._turn % len(readers)]
             self._turn += 1
@@ -243,9 +269,17 @@ class Inlet:
                 return Piece(reader, batch, reader.number, self._order)
         return None
 
-    def take_one(self) -> Piece | None:
-        """One message that is handed to nobody, for a search: a suspect of another group where there is no other."""
-        piece = self.take(most_messages=1)
+    def next_returns(self, owner: int) -> int:
+        """The `returns` of what `take` gives to the instance `owner` next; 0: nothing that was handed out before."""
+        waiting = self._reserved.get(owner) or self._returned
+        return waiting[0].returns if waiting else 0
+
+    def take_one(self, owner: int) -> Piece | None:
+        """One message that is handed to nobody, for a search of the instance `owner`.
+
+        It is a suspect of another group where there is no other.
+        """
+        piece = self.take(owner=owner, most_messages=1)
         if piece is not None:
             self.handed -= 1
             return piece
@@ -280,44 +314,65 @@ class Inlet:
         self.handed += head.count
         return piece
 
-    def give_back(self, pieces: Sequence[Piece], *, owner: int | None = None, suspect_after: int | None = None) -> None:
-        """Put unread messages in front again, in their order; a live replica gets them first.
+    def give_back(self, pieces: Sequence[Piece], *, owner: int | None = None) -> None:
+        """Put messages in front again, in their order; a live replica gets them first.
 
-        Those that were in flight at `suspect_after` deaths in a row are parked. Where there are replicas, those that
-        were in flight at several deaths are kept for `owner`: behind its other messages a second instance would answer
-        these first, again and again, and nobody would see who kills.
+        Where there are replicas, those that were in work at several deaths are kept for `owner`: behind its other
+        messages a second instance would answer these first, again and again, and nobody would see who kills.
         """
-        parked: list[Piece] = []
         for piece in pieces:
-            self.handed -= piece.batch.count
-            if piece.reader.came_back(piece.number, piece.batch):
-                continue
-            if piece.reader.left:
-                piece.reader.account.unread += piece.batch.count
-            elif suspect_after is not None and piece.deaths >= suspect_after:
-                parked.append(piece)
-            elif owner is not None and self._replicas > 1 and piece.returns >= _SEVERAL:
-                self._reserved.setdefault(owner, deque()).append(piece)
-            else:
-                self._returned.append(piece)
-        if parked:
-            self.parked.append(parked)
+            self._put_back(piece, owner)
         self._returned = _in_order(self._returned)
         if owner in self._reserved:
             self._reserved[owner] = _in_order(self._reserved[owner])
         if pieces:
             self.wake()
 
+    def _put_back(self, piece: Piece, owner: int | None) -> None:
+        self.handed -= piece.batch.count
+        if piece.reader.came_back(piece.number, piece.batch):
+            return
+        if piece.reader.left:
+            piece.reader.account.unread += piece.batch.count
+        elif owner is not None and self._replicas > 1 and piece.returns >= SEVERAL:
+            self._reserved.setdefault(owner, deque()).append(piece)
+        else:
+            self._returned.append(piece)
+
+    def blame(self, pieces: Sequence[Piece], *, owner: int, answered: bool, after: int) -> None:
+        """Give back what was in work at a death of `owner` that may be the fault of one of these messages.
+
+        `answered`: whether that run had answered any. Those that were there at `after` deaths in a row are parked.
+        """
+        parked: list[Piece] = []
+        others: list[Piece] = []
+        for piece in pieces:
+            piece.deaths = 1 if answered else piece.deaths + 1
+            piece.returns += 1
+            suspect = piece.deaths >= after and not piece.reader.left
+            (parked if suspect else others).append(piece)
+        if parked:
+            self.handed -= sum(piece.batch.count for piece in parked)
+            self.parked.append(parked)
+        self.give_back(others, owner=owner)
+
+    def set_aside(self, piece: Piece) -> None:
+        """`piece`, which was handed out, is a dead letter. It may be the last that anybody waited for."""
+        del piece
+        self.wake()
+
     def give_back_later(self, piece: Piece, delay_s: float) -> None:
-        """The same for one piece, in `delay_s` seconds; others do not wait for it."""
+        """Give one piece back in `delay_s` seconds; others do not wait for it."""
         if delay_s <= 0 or piece.reader.left:
             self.give_back([piece])
             return
         self._delayed[piece] = asyncio.get_running_loop().call_later(delay_s, self._due, piece)
+        self.delayed_bytes += piece.batch.size_bytes
         self.handed -= piece.batch.count
 
     def _due(self, piece: Piece) -> None:
         del self._delayed[piece]
+        self.delayed_bytes -= piece.batch.size_bytes
         self.handed += piece.batch.count
         self.give_back([piece])
 

@@ -44,7 +44,7 @@ class Delivery(Room):
 
     @abstractmethod
     def deliver(self, batch: Batch) -> None:
-        """Take whole messages. Raises CodecError or ContractError, which end the program's run for good."""
+        """Take whole messages. Raises RunnerError, mostly CodecError or ContractError: it ends the run for good."""
 
 
 class RoomOf(Room):
@@ -82,14 +82,9 @@ class RoomOf(Room):
         return next((room.trouble for room in self._rooms if room.trouble is not None), None)
 
 
-def _fits(screen: Screen | None, writer: Writer, number: int, payload: bytes) -> bool:
-    """Whether the message may go into the channel of `writer`; one that may not is refused."""
-    cause = screen.wrong(payload) if screen is not None else None
-    if screen is None or cause is None:
-        return True
-    writer.refuse(1)
-    screen.on_refused(number, payload, cause)
-    return False
+def _framed(messages: Sequence[bytes]) -> Batch:
+    data = b"".join(messages)
+    return Batch((data,), len(messages), len(data))
 
 
 class Outlet(Delivery):
@@ -101,6 +96,8 @@ class Outlet(Delivery):
         self.writers = tuple(writers)
         self.written = 0
         self.refused = 0
+        self._verdict: tuple[Batch, list[bytes], list[list[str | None]]] | None = None
+        """What was judged last, and is not delivered."""
 
     def deliver(self, batch: Batch) -> None:
         """See `Delivery`."""
@@ -120,31 +117,57 @@ class Outlet(Delivery):
 
     def check(self, batch: Batch) -> None:
         """Raises the CodecError that `deliver` would raise; delivers nothing."""
-        for writer in self.writers:
-            writer.check(batch)
+        if not self._screens:
+            for writer in self.writers:
+                writer.check(batch)
+            return
+        framed, verdicts = self._judged(batch)
+        for writer, wrong in zip(self.writers, verdicts, strict=True):
+            fit = [message for message, cause in zip(framed, wrong, strict=True) if cause is None]
+            if fit:
+                writer.check(_framed(fit))
+
+    def _judged(self, batch: Batch) -> tuple[list[bytes], list[list[str | None]]]:
+        """The messages of `batch`; and for each channel what is wrong with each of them (None: nothing)."""
+        if self._verdict is None or self._verdict[0] is not batch:
+            codec = self.writers[0].codec
+            framed = codec.split(batch)
+            payloads = [codec.payload(message) for message in framed]
+            wrong = [
+                [screen.wrong(payload) if screen is not None else None for payload in payloads]
+                for screen in self._screens
+            ]
+            self._verdict = batch, framed, wrong
+        return self._verdict[1:]
 
     def _deliver_screened(self, batch: Batch) -> None:
         """The same, where a channel of the port has a schema. What no channel takes counts as refused by the port."""
-        codec = self.writers[0].codec
-        framed = codec.split(batch)
-        payloads = [codec.payload(message) for message in framed]
-        taken = [False] * len(framed)
+        framed, verdicts = self._judged(batch)
+        self._verdict = None
         first = self.written + self.refused + self.carried + 1
+        taken = [False] * len(framed)
+        count = len(framed)
         failed: CodecError | None = None
-        for writer, screen in zip(self.writers, self._screens, strict=True):
-            fit = [index for index, payload in enumerate(payloads) if _fits(screen, writer, first + index, payload)]
+        for writer, screen, wrong in zip(self.writers, self._screens, verdicts, strict=True):
+            fit = []
+            for index in range(count):
+                cause = wrong[index]
+                if screen is None or cause is None:
+                    fit.append(index)
+                else:
+                    writer.refuse(1)
+                    screen.on_refused(first + index, self.writers[0].codec.payload(framed[index]), cause)
             try:
                 if fit:
-                    data = b"".join(framed[index] for index in fit)
-                    writer.publish(Batch((data,), len(fit), len(data)))
+                    writer.publish(_framed([framed[index] for index in fit]))
             except CodecError as error:
                 failed, error.index = error, fit[error.index]
-                del payloads[error.index :]  # no channel of the port gets more than this one
+                count = error.index  # no channel of the port gets more than this one
             for index in fit:
                 taken[index] = True
-        through = sum(taken[: len(payloads)])
+        through = sum(taken[:count])
         self.written += through
-        self.refused += len(payloads) - through
+        self.refused += count - through
         if failed is not None:
             raise failed
 

@@ -1,4 +1,4 @@
-"""A portion of an input: certain messages for one run of a program, and then the end of input."""
+"""A portion of an input: certain messages for one run of a program, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,18 +6,29 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from runner.bridge.inlet import Inlet, Piece
+from runner.channel.base import Reader
 
 
 class Portion(Inlet):
-    """See the module. Made of an inlet's messages, which nobody else is given; what is left of them stays here."""
+    """See the module. Made of an inlet's messages, which nobody else is given; what is left of them stays here.
 
-    def __init__(self, home: Inlet, pieces: Iterable[Piece]) -> None:
+    `ends`: they are followed by the end of input. Else nothing follows, and whoever runs the program ends it once
+    everything is `done`. `culprits` are those left that were in work when the program died of one of them.
+    """
+
+    def __init__(self, home: Inlet, pieces: Iterable[Piece], *, ends: bool) -> None:
         self.port = home.port
         self.readers = home.readers
         self.codec = home.codec
-        self._home = home
-        self._portion = deque(pieces)
         self.handed = 0
+        self.unanswered = 0
+        self.delayed_bytes = 0
+        self.culprits: list[Piece] = []
+        self.withdrawn: list[Piece] = []
+        """What the program itself gave back: it is the inlet's again, or set aside."""
+        self._home = home
+        self._ends = ends
+        self._portion = deque(pieces)
         self._hungry = []
 
     def pieces(self) -> tuple[Piece, ...]:
@@ -49,19 +60,31 @@ class Portion(Inlet):
 
     @property
     def ended(self) -> bool:
-        """Whether everything was handed out; nothing comes after that."""
-        return not self._portion
+        """Whether everything was handed out, and the end of input comes after that."""
+        return self._ends and not self._portion
+
+    @property
+    def exhausted(self) -> bool:
+        """See `ended`."""
+        return self.ended
+
+    def next_returns(self, owner: int) -> int:
+        """See `Inlet`."""
+        del owner
+        return self._portion[0].returns if self._portion else 0
 
     def take(
         self,
         *,
         owner: int | None = None,
+        reader: Reader | None = None,
         most_bytes: int | None = None,
         most_messages: int | None = None,
         never_over: int | None = None,
+        new: bool = True,
     ) -> Piece | None:
         """See `Inlet`."""
-        del owner
+        del owner, reader, new
         if not self._portion:
             return None
         handed = self.handed
@@ -69,12 +92,28 @@ class Portion(Inlet):
         self._home.handed += self.handed - handed
         return piece
 
-    def give_back(self, pieces: Sequence[Piece], *, owner: int | None = None, suspect_after: int | None = None) -> None:
+    def give_back(self, pieces: Sequence[Piece], *, owner: int | None = None) -> None:
         """See `Inlet`."""
-        del owner, suspect_after
+        del owner
         for piece in reversed(pieces):
             self._home.handed -= piece.batch.count
             if piece.reader.left:
                 piece.reader.account.unread += piece.batch.count
             else:
                 self._portion.appendleft(piece)
+
+    def blame(self, pieces: Sequence[Piece], *, owner: int, answered: bool, after: int) -> None:
+        """See `Inlet`."""
+        del owner, answered, after
+        self.culprits += pieces
+        self.give_back(pieces)
+
+    def give_back_later(self, piece: Piece, delay_s: float) -> None:
+        """See `Inlet`. A message that the program gives back itself does not kill it: it is in no portion any more."""
+        self.withdrawn.append(piece)
+        piece.deaths = piece.returns = 0
+        self._home.give_back_later(piece, delay_s)
+
+    def set_aside(self, piece: Piece) -> None:
+        """See `Inlet`."""
+        self.withdrawn.append(piece)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from runner.bridge.left import InputLeft
 from runner.channel.base import Reader
 from runner.codec.base import Buffer
+from runner.errors import ContractError
 
 _READERS_GONE_S = 1.0
 _POLL_S = 0.001
@@ -165,6 +166,13 @@ class Spout(ABC):
         Raises ContractError for numbers that cannot be (the program wrote into its own input, say); then nothing that
         the program may have read is given back.
         """
+
+    def _check_possible(self, unread: int) -> None:
+        if unread > self.written_bytes:
+            raise ContractError(
+                f"{unread:,} bytes are unread on `{self.port}`, but only {self.written_bytes:,} were written:"
+                " the program wrote into its own input"
+            )
 
     async def _readers_gone(self) -> None:
         if self.input_closed:

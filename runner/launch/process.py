@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 from runner.errors import MachineError
@@ -137,17 +137,8 @@ class ProcessHandle(Handle):
     def _spawn_shim(self) -> ShimConnection:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            self._shim_pid = os.posix_spawn(
-                self._launcher.shim,
-                [self._launcher.shim, str(_SHIM_SOCKET)],
-                {"CONNECTOR_SHIM": "1"},  # not empty, or it would look like a process that is dying (`tree.py`)
-                file_actions=[
-                    (os.POSIX_SPAWN_DUP2, theirs.fileno(), _SHIM_SOCKET),
-                    *((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)),
-                ],
-                setsigmask=(),
-                setsigdef=_ALL_SIGNALS,
-            )
+            spawn = partial(self._launcher.spawn_shim, theirs.fileno())
+            self._shim_pid = spawn() if self._group is None else self._group.spawn(spawn)
         except OSError as error:
             ours.close()
             raise MachineError(
@@ -208,6 +199,20 @@ class ProcessLauncher(Launcher):
             become_subreaper()
         except OSError as error:
             raise MachineError(f"this process cannot become a subreaper: {error}") from error
+
+    def spawn_shim(self, channel: int) -> int:
+        """Start a shim that has its end of the socket; its process id. Raises OSError."""
+        return os.posix_spawn(
+            self.shim,
+            [self.shim, str(_SHIM_SOCKET)],
+            {"CONNECTOR_SHIM": "1"},  # not empty, or it would look like a process that is dying (`tree.py`)
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, channel, _SHIM_SOCKET),
+                *((os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in range(3)),
+            ],
+            setsigmask=(),
+            setsigdef=_ALL_SIGNALS,
+        )
 
     async def open(self, spec: Processor, replica: int) -> ProcessHandle:
         """See `Launcher`; the shim itself comes with the first start."""

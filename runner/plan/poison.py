@@ -1,15 +1,15 @@
 """Which message kills its reader: a search that never blames an innocent. Pure: no clock, no process, no bytes.
 
 Messages are numbers that whoever asks has given them. The search begins with those that were in flight at each of some
-deaths in a row, and says what is to be sent next, always followed by the end of input: half of what is still in
-question, down to one message alone. A message that killed twice alone is accused. It is a dead letter once another
-message has succeeded after that; if another one is accused before, the trouble lies elsewhere.
+deaths in a row, and says what is to be given to a fresh run of the program next, and nothing after it: half of what is
+still in question, down to one message alone. A message that killed twice alone is accused. It is a dead letter once
+another message has succeeded after that; if another one is accused before, the trouble lies elsewhere.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -42,7 +42,7 @@ def blow_of(exited: Exited | None, why: str | None) -> Blow:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Send these, in their order, and then the end of input."""
+    """Give these to a run of their own, in their order, and nothing else."""
 
     messages: tuple[int, ...]
 
@@ -154,25 +154,37 @@ class Search:
         candidates = [*(message for message in self._added if message in self._open), *far][:COMPARISONS]
         return min(candidates, key=lambda message: self._kills.get(message, 0), default=None)
 
-    def ended(self, *, answered: int, read: int, blow: Blow | None) -> None:
-        """The trial is over: its first `answered` messages were answered, `read` had been read, whole or in part.
+    def ended(
+        self,
+        *,
+        answered: Collection[int],
+        touched: Collection[int],
+        blow: Blow | None,
+        withdrawn: Collection[int] = (),
+    ) -> None:
+        """The trial is over: `answered` of its messages were, and so were `touched` others in work, at least in part.
 
-        `blow` None: however it ended, that is held against nobody.
+        `blow` None: however it ended, that is held against nobody. `withdrawn` were given back by the program itself,
+        which shows that they do not kill it: they are in question no more, here or as a comparison.
         """
         trial, self._trial = self._trial, ()
-        for message in trial[:answered]:
+        gone = {*answered, *withdrawn}
+        for message in gone:
             del self._open[message]
+        self._added = [message for message in self._added if message not in gone]
         if answered:
             self.succeeded()
-        cleared = set(trial[:answered])
-        self._field = tuple(message for message in self._field if message not in cleared)
-        culprits = trial[answered:read]
+        self._field = tuple(message for message in self._field if message not in gone)
+        suspects = set(touched) - gone
+        culprits = tuple(message for message in trial if message in suspects)
         if blow is None or not culprits:
             return
         if len(trial) > 1:
             self._field = culprits
-            return
-        (culprit,) = culprits
+        else:
+            self._killed_alone(culprits[0], blow)
+
+    def _killed_alone(self, culprit: int, blow: Blow) -> None:
         self._kills[culprit] = self._kills.get(culprit, 0) + 1
         if blow is Blow.SENT:
             self._sent.add(culprit)

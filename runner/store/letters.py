@@ -18,10 +18,10 @@ _KEY = struct.Struct(">Q")
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
     """One dead letter.
 
-    `kind` "poison": it killed `processor` again and again, and `number` is its number in `channel`. `kind` "refused":
-    it is the message `number` that `processor` wrote on the port of `channel`, whose schema it does not fit. `code` and
-    `signal` are of the last death, `log` the last lines before it. `at_s` is wall-clock time. `replay`: the next run
-    gives it back to its reader.
+    `kind` "poison": `processor` could not handle it, and `number` is its number in `channel`, within `epoch`. `kind`
+    "refused": it is the message `number` that `processor` wrote on the port of `channel`, whose schema it does not fit.
+    `code` and `signal` are of the last death, `log` the last lines before it. `at_s` is wall-clock time. `replay`: it
+    is to be given back to its reader.
     """
 
     id: int
@@ -30,6 +30,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     processor: str
     channel: str
     number: int
+    epoch: str = ""
     at_s: float
     cause: str
     code: int | None = None

@@ -15,7 +15,7 @@ from typing import Any
 
 from runner.bridge.feeder import StreamFeeder
 from runner.bridge.left import InputLeft
-from runner.errors import CodecError, ContractError, LaunchError, RunnerError
+from runner.errors import ContractError, LaunchError, RunnerError
 from runner.events import Exited
 from runner.launch.base import Handle, LaunchRequest, ShimLostError
 from runner.plan.restart import Death, describe
@@ -242,8 +242,8 @@ class Attempt:
         for feeder in self.ports.feeders:
             await feeder.count_unread()
         problem = await self._read_to_end(exited)
-        if self.ports.answers is not None:
-            self.ports.answers.blamed = problem is None and self._blames_messages(exited)
+        if self.ports.answering is not None:
+            self.ports.answering.blamed = problem is None and self._blames_messages(exited)
         lefts, other = self._settle_inputs(exited)
         problem = problem or other
         await self._logs_end()
@@ -254,7 +254,11 @@ class Attempt:
         why, final = problem or (None, False)
         left = exited.ok and any(not item.ended for item in lefts)
         done = self.ports.exchange is not None and self.ports.exchange.said_end
-        answered = 0 if self.ports.answers is None else self.ports.answers.answered
+        answered = 0
+        if self.ports.exchange is not None:
+            answered = self.ports.exchange.committed
+        elif self.ports.answers is not None:
+            answered = self.ports.answers.answered
         touched = sum(item.touched for item in lefts)
         return RunOutcome(exited, why, final, self.asked, left, ready_s, done, answered, touched)
 
@@ -270,7 +274,7 @@ class Attempt:
             await collector.read_to_end()
             try:
                 collector.finish(clean=exited.ok and not self.outputs_unwanted)
-            except (CodecError, ContractError) as error:
+            except RunnerError as error:
                 problem = problem or (str(error), True)
         return problem
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from runner.channel.base import Reader
 from runner.errors import RunnerError
 from runner.events import Exited
 from runner.store import letters as table
@@ -51,7 +52,7 @@ class DeadLetters:
     def poison(
         self,
         processor: str,
-        channel: str,
+        reader: Reader,
         number: int,
         *,
         payload: bytes,
@@ -59,17 +60,16 @@ class DeadLetters:
         exited: Exited | None,
         log: tuple[str, ...],
     ) -> Letter:
-        """Keep a message that killed its reader; below 1 `number` is that of a letter that was replayed, negative.
+        """Keep a message of `reader` that its program cannot handle; below 1 `number` is that of a replayed letter.
 
         It is committed together with what the same callback does. Raises RunnerError when there is no room.
         """
         before = table.letter(self._store, -number) if number < 1 and self._store is not None else None
-        item = self._letter("poison", processor, channel, number=number, payload=payload, cause=cause)
-        item = msgspec.structs.replace(
-            item, code=exited.code if exited else None, signal=exited.signal if exited else None, log=log
-        )
+        item = self._letter("poison", processor, reader.channel, number=number, payload=payload, cause=cause)
+        code, by = (exited.code, exited.signal) if exited is not None else (None, None)
+        item = msgspec.structs.replace(item, epoch=reader.epoch, code=code, signal=by, log=log)
         if before is not None:
-            item = msgspec.structs.replace(item, id=before.id, number=before.number)
+            item = msgspec.structs.replace(item, id=before.id, number=before.number, epoch=before.epoch)
         elif not self._has_room(payload):
             raise RunnerError(
                 f"the dead letters take {format_size(self._most_bytes)}, which is all there is for them",

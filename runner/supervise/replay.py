@@ -33,14 +33,17 @@ def replay(letters: DeadLetters, processors: Mapping[str, ProcessorRun], bus: Bu
             continue
         reader.account.replayed += 1
         reader.on_replayed = letters.done
-        inlet.put_back([Piece(reader, batch, -letter.id)])
+        inlet.put_back([Piece(reader, batch, -letter.id, origin=(letter.number, f"{letter.channel}@{letter.epoch}"))])
 
 
 def _reader(letter: Letter, processors: Mapping[str, ProcessorRun]) -> tuple[Inlet, Reader] | None:
     processor = processors.get(letter.processor)
     if processor is None or processor.spec.contract is Contract.STREAM:
         return None
-    inlet = processor.shared.inlets.get("stdin")
-    if inlet is None:
-        return None
-    return next(((inlet, reader) for reader in inlet.readers if reader.channel == letter.channel), None)
+    answered = [
+        inlet
+        for port, inlet in processor.shared.inlets.items()
+        if port == "stdin" or processor.spec.contract is Contract.ACKNOWLEDGED
+    ]
+    ends = ((inlet, reader) for inlet in answered for reader in inlet.readers)
+    return next(((inlet, reader) for inlet, reader in ends if reader.channel == letter.channel), None)

@@ -6,6 +6,8 @@ Over a DEALER socket where CONNECTOR_ENDPOINT says so (which needs pyzmq), else 
 import atexit
 import contextlib
 import os
+import random
+import select
 import signal
 import sys
 import time
@@ -36,9 +38,12 @@ def out(delivery, payload, port=b"stdout"):
     send(b"out %d %b %b" % (len(payload), delivery, port), payload)
 
 
-def frames():
-    """(words of the header, payload), until the runner's `end` or the end of file; pings are answered."""
-    for words, payload in frames_of_socket() if DEALER is not None else frames_of_stdin():
+def frames(idle=False):
+    """(words of the header, payload), until the runner's `end` or the end of file; pings are answered.
+
+    `idle`: no words, whenever the input (stdin) waits.
+    """
+    for words, payload in frames_of_socket() if DEALER is not None else frames_of_stdin(idle):
         if words[0] == b"ping":
             send(b"pong 0 " + words[2])
             continue
@@ -53,11 +58,13 @@ def frames_of_socket():
         yield header.split(), b"".join(payload)
 
 
-def frames_of_stdin():
+def frames_of_stdin(idle):
     with open(READ, "rb", buffering=0, closefd=False) as raw:
         rest = b""
         while True:
             while (stop := rest.find(b"\n")) < 0 or len(rest) < stop + 1 + int(rest[:stop].split()[1]):
+                if idle and not select.select([raw], [], [], 0)[0]:
+                    yield [b""], b""
                 data = raw.read(1 << 16)
                 if not data:
                     sys.exit(1)
@@ -82,7 +89,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def echo(times="1", die_after="0"):
+def echo(times="1", die_after="0", *_):
     """Each message by itself, so often; killed by itself after so many messages, between output and `ack`."""
     ready()
     for count, (words, payload) in enumerate(messages(), 1):
@@ -162,6 +169,73 @@ def nacks(every, times, delay="0"):
         if int(payload[:10]) % int(every) == 0 and int(words[4]) <= int(times):
             reason = b"not yet"
             out(words[2], b"never seen")
+            send(b"nack %d %b delay=%b" % (len(reason), words[2], delay.encode()), reason)
+        else:
+            out(words[2], payload)
+            send(b"ack 0 " + words[2])
+    send(b"end 0")
+
+
+def end_badly(how):
+    """A death of one's own; `later` is none."""
+    if how == "hang":
+        time.sleep(3600)
+    if how == "kill":
+        die()
+    print("cannot handle this", file=sys.stderr, flush=True)
+    os._exit(75 if how == "later" else 3)
+
+
+def poison(bad, how="exit", at_once="1", down="/nonexistent"):
+    """Echoes, so many at once and in any order; dies of the BAD (a comma list), and of all while DOWN is there."""
+    ready()
+    killers = {int(number) for number in bad.split(",") if number}
+    held, chance = [], random.Random(os.getpid())
+
+    def answer():
+        words, payload = held.pop(chance.randrange(len(held)))
+        if int(payload[:10]) in killers or Path(down).exists():
+            end_badly(how)
+        out(words[2], payload)
+        send(b"ack 0 " + words[2])
+
+    for words, payload in frames(idle=True):
+        if words[0] == b"msg":
+            held.append((words, payload))
+        while len(held) >= int(at_once) or (held and not words[0]):
+            answer()
+    send(b"end 0")
+
+
+def poisoned_sums(bad, every="3"):
+    """Stateful: the sum so far after each message, a state after so many or when the input waits; dies of the BAD."""
+    ready(stateful=True)
+    killers = {int(number) for number in bad.split(",") if number}
+    total = states = unsaved = 0
+    for words, payload in frames(idle=True):
+        if words[0] == b"ack-state" and words[2] == b"0":
+            total = int(payload or b"0")
+        if words[0] == b"msg":
+            if int(payload[:10]) in killers:
+                end_badly("exit")
+            total += int(payload[:10])
+            out(words[2], b"%d" % total)
+            send(b"ack 0 " + words[2])
+            unsaved += 1
+        if unsaved >= int(every) or (unsaved and not words[0]):
+            states, unsaved = states + 1, 0
+            send(b"state %d %d" % (len(b"%d" % total), states), b"%d" % total)
+    out(b"0", b"total %d" % total)
+    send(b"end 0")
+
+
+def refuses(bad, down="/nonexistent", delay="0"):
+    """Echoes; gives the BAD (a comma list) back each time, and all while DOWN is there."""
+    ready()
+    refused = {int(number) for number in bad.split(",") if number}
+    for words, payload in messages():
+        if int(payload[:10]) in refused or Path(down).exists():
+            reason = b"no such customer"
             send(b"nack %d %b delay=%b" % (len(reason), words[2], delay.encode()), reason)
         else:
             out(words[2], payload)

@@ -20,6 +20,7 @@ from runner.spec.model import MIB, Home, Processor, Resources, Trust
 
 RUN = "a-run-of-the-tests"
 IMAGE = "debian:trixie-slim"
+ANOTHER_RUN = f"another-run-{os.getpid()}"
 UNTRUSTED = Resources(memory_bytes=512 * MIB, cpus=1.0, pids=64, files=256, disk_bytes=64 * MIB)
 
 

@@ -18,7 +18,7 @@ from runner.launch.base import PROBE
 from runner.launch.cgroup import CgroupHome
 from runner.spec.model import MIB, Home, Resources
 from tests.conftest import without
-from tests.contracts.homes import HOMES, HomeKind, program, run, started
+from tests.contracts.homes import ANOTHER_RUN, HOMES, HomeKind, program, run, started
 
 HIDES = {
     "a child": "sleep 1000 & ",
@@ -323,7 +323,7 @@ from runner.launch.base import LaunchRequest
 
 async def main():
     kind = next(kind for kind in HOMES if kind.name == "{kind.name}")
-    async with started(kind, "another-run", exclusive=True) as launcher:
+    async with started(kind, "{ANOTHER_RUN}", exclusive=True) as launcher:
         handle = await launcher.open(kind.spec, 1)
         null = os.open(os.devnull, os.O_RDWR)
         command = ("sh", "-c", {HIDES["a double fork"]!r} + "trap '' TERM; echo up; while :; do sleep 1; done")

@@ -15,7 +15,7 @@ from tests.e2e.connector import Connector, Result
 IMAGE = "python:3.13-slim-trixie"
 FETCH = "import urllib.request as u; print(u.urlopen('http://{}:8000/', timeout=5).read().decode(), end='')"
 
-pytestmark = pytest.mark.engine
+pytestmark = [pytest.mark.engine, pytest.mark.xdist_group("network")]
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 ROWS = 20_000
 
 
+@pytest.mark.xdist_group("flights")
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # where Node, Java and the data have to be downloaded first
 def test_demo(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.conftest import need_image
 from tests.e2e.connector import PROJECT
 from tests.e2e.images import docker
 
-pytestmark = [pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("flights"), pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(400)]
 ROWS = 20_000
 
 

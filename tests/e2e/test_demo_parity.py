@@ -17,7 +17,7 @@ from tests.e2e.connector import PROJECT
 from tests.e2e.test_parity import first_difference
 
 ROWS = 6_000
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.xdist_group("flights"), pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def flights(work: Path, *options: str) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def test_an_engine_that_does_not_answer_does_not_hold_it_up(tmp_path: Path) -> N
         server.listen()
         began = time.monotonic()
         answer = said(environment={"DOCKER_HOST": f"unix://{tmp_path}/s"})
-        assert SILENT_S <= time.monotonic() - began < 3 * SILENT_S
+        assert SILENT_S <= time.monotonic() - began < 30
     assert "does not answer within 3 s" in answer["homes"]["container"]["cause"]
     assert answer["homes"]["process"]["works"]
 

@@ -12,8 +12,17 @@ from typing import Any
 
 import pytest
 
+FOLDER = Path(__file__).parent
 FLIGHTS = Path(__file__).resolve().parents[2] / "examples" / "flights"
 Load = Callable[[str], ModuleType]
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All that fills the demo's cache runs in one process."""
+    for item in items:
+        if item.path.is_relative_to(FOLDER):
+            item.add_marker(pytest.mark.xdist_group("flights"))
 
 
 @pytest.fixture(scope="session")

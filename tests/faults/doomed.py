@@ -19,10 +19,10 @@ import pytest
 from runner.spec.model import MIB
 from tests.children.build import BUILD_LIMIT_S
 from tests.conftest import without
-from tests.launch.images import Layers, docker
+from tests.launch.images import Layers, docker, own_tag
 
 SOURCE = Path(__file__).with_suffix(".c")
-IMAGE = f"connector-test/doomed:{os.getpid()}"  # two sessions at once do not take it from each other
+IMAGE = own_tag("doomed")
 MEMORY_BYTES = 16 * MIB
 IN_IMAGE = "/doomed"
 

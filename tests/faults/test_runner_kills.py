@@ -92,6 +92,7 @@ def kill_runners(connector: Connector, kills: int) -> None:
     assert max(seen) >= 10
 
 
+@pytest.mark.alone  # what lives so many seconds later
 def test_no_survivor(connector: Connector) -> None:
     kill_runners(connector, SAMPLE_KILLS)
 
@@ -227,6 +228,7 @@ def kill_runners_of(connector: Connector, doomed: Doomed, kills: int) -> None:
     assert max(seen) >= 20
 
 
+@pytest.mark.alone
 @pytest.mark.engine
 @pytest.mark.usefixtures("bubblewrap", "doomed_image")
 def test_no_survivor_in_any_home(connector: Connector, doomed: Doomed) -> None:

@@ -368,7 +368,7 @@ def state_of(pids: list[int]) -> str:
 @pytest.mark.parametrize("how", ["ignores", "stops", "closes"])
 def test_who_does_not_end_is_ended(stubborn: Seen, how: str) -> None:
     assert stubborn.ended(how)["signal"] == signal.SIGKILL
-    assert stubborn.more["took_s"] < 4
+    assert stubborn.more["took_s"] < 15
 
 
 @walled("stubborn")

@@ -64,7 +64,6 @@ def images(engine: str) -> Iterator[dict[str, str]]:
 def demanding(images: dict[str, str]) -> Iterator[Seen]:
     """The one that wants volumes, root and a health check; and the one whose program has an odd name."""
     with arena("container") as place:
-        volumes = set(docker("volume", "ls", "--quiet").split())
         python, *words = place.python("assaults", "fill-folders", 32 * MIB, *VOLUMES, "/tmp")
         limits = {"disk": "4MiB"}
         greedy = place.placed(words, image=images["greedy"], entrypoint=[python], resources=limits)
@@ -77,13 +76,14 @@ def demanding(images: dict[str, str]) -> Iterator[Seen]:
             whose = (f"label=connector.pipeline={place.pipeline_name}", "label=connector.processor=greedy")
             box = docker("ps", "--quiet", "--filter", whose[0], "--filter", whose[1])
             health = docker("inspect", "--format", "{{json .State.Health}}", box)
+            volumes = set(docker("inspect", "--format", "{{range .Mounts}}{{println .Name}}{{end}}", box).split())
             place.until_neighbour_went_on(running)
             place.stop.touch()
             result = running.finish(20)
             printed = (place.work / "run.stderr").read_bytes() + (place.work / "run.stdout").read_bytes()
             report = (place.work / "report.json").read_bytes()
-            made = set(docker("volume", "ls", "--quiet").split()) - volumes
-            yield seen(place, result, running.pid, volumes=made, health=health, printed=printed, report=report)
+            left = volumes & set(docker("volume", "ls", "--quiet").split())
+            yield seen(place, result, running.pid, volumes=left, health=health, printed=printed, report=report)
 
 
 def test_its_volumes_are_bounded_and_go_with_it(demanding: Seen) -> None:

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import platform
 import re
 import shutil
@@ -27,6 +28,11 @@ from runner.plan.images import architecture
 LIMIT_S = 120
 PROGRAMS = ("sh", "cat", "sleep", "tail", "head", "id", "env", "ls", "touch", "mkdir", "setsid", "dd", "wc")
 ARCH = architecture(platform.machine())
+
+
+def own_tag(name: str) -> str:
+    """A tag that no other process of tests takes away."""
+    return f"connector-test/{name}:{os.getpid()}"
 
 
 @dataclass

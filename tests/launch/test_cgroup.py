@@ -158,6 +158,7 @@ def folders(home: CgroupHome) -> list[Path]:
     return [folder for place in home.places for folder in place.folder.glob(f"connector-*-{os.getpid()}-*")]
 
 
+@pytest.mark.alone  # it measures
 def test_finding_out_is_quick() -> None:
     took_s = []
     for _ in range(20):
@@ -186,6 +187,30 @@ def test_a_group_is_made_and_taken_away(home: CgroupHome) -> None:
             group.add(started.pid)
             assert group.pids() == {started.pid}
     assert not folders(home)
+
+
+@pytest.mark.skipif(not any(place.version == 1 for place in CgroupHome.find().places), reason="no version 1 here")
+def test_a_process_begins_in_it_and_nobody_else_stays(home: CgroupHome) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def spawn() -> int:
+        started.append(subprocess.Popen(["sleep", "1000"]))
+        return started[0].pid
+
+    with made(home, ALL) as group:
+        try:
+            pid = group.spawn(spawn)
+            assert group.pids() == {pid}
+            own = {line.rpartition(":")[2] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines()}
+            assert sum("run.p.1" in each for each in own) >= 1
+            for place in home.places:
+                if place.version == 1:
+                    (inside,) = place.folder.glob(f"connector-*-{os.getpid()}-*/run.p.1")
+                    assert (inside / "tasks").read_text().split() == [str(pid)]
+            group.add(pid)
+        finally:
+            started[0].kill()
+            started[0].wait()
 
 
 def test_a_group_holds_only_what_is_asked_for(home: CgroupHome) -> None:

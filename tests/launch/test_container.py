@@ -25,7 +25,7 @@ from runner.launch.base import PROBE, LaunchRequest, ShimLostError
 from runner.spec.model import MIB, Mount, Processor, Resources
 from tests.e2e.connector import until
 from tests.launch.containers import Launched, launched, pids_with, program, run, running, spec_of, untrusted
-from tests.launch.images import ARCH, docker, registry, scratch, small
+from tests.launch.images import ARCH, docker, own_tag, registry, scratch, small
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 
@@ -40,21 +40,24 @@ BALLOON = "tail /dev/zero"
 LITTLE = Resources(memory_bytes=32 * MIB)
 
 
-@pytest.fixture(scope="module")
+SMALL, TALKS, VOLUME, SCRATCH = map(own_tag, ("small", "talks", "volume", "scratch"))
+
+
+@pytest.fixture(scope="session")
 def images(engine: str) -> Iterator[str]:
-    """A few programs, under connector-test/small:1 and as an image that says much of itself; the shim alone."""
+    """A few programs (`SMALL`), the same as images that say much of themselves, the shim alone; yields `SMALL`."""
     del engine
     tags = [
-        small(Cmd=["sh", "-c", "echo of the image"]).load("connector-test/small:1"),
+        small(Cmd=["sh", "-c", "echo of the image"]).load(SMALL),
         small(
             Env=["PATH=/bin", "GREETING=hello"],
             User="guest",
             WorkingDir="/work",
             Entrypoint=["sh", "-c", 'echo "$GREETING $*, $(id -u), $(pwd)"'],
             Cmd=["it", "world"],
-        ).load("connector-test/talks:1"),
-        small(Volumes={"/data": {}}, User="1234").load("connector-test/volume:1"),
-        scratch().load("connector-test/scratch:1"),
+        ).load(TALKS),
+        small(Volumes={"/data": {}}, User="1234").load(VOLUME),
+        scratch().load(SCRATCH),
     ]
     yield tags[0]
     docker("rmi", "-f", *tags)
@@ -69,7 +72,7 @@ def proc(pid: int | str, file: str) -> Path:
 
 def test_the_images_own_command_entrypoint_user_folder_and_environment_are_kept(images: str) -> None:
     async def test() -> None:
-        async with running(spec_of("connector-test/talks:1")) as (_, it):
+        async with running(spec_of(TALKS)) as (_, it):
             assert await it.says() == "hello world, 1234, /work"
 
     del images
@@ -78,11 +81,11 @@ def test_the_images_own_command_entrypoint_user_folder_and_environment_are_kept(
 
 def test_what_the_file_says_goes_over_what_the_image_says(images: str) -> None:
     async def test() -> None:
-        spec = spec_of("connector-test/talks:1", "you", "there", directory=Path("/tmp"))
+        spec = spec_of(TALKS, "you", "there", directory=Path("/tmp"))
         async with running(spec) as (_, it):
             said = await it.says("you", "there", directory="/tmp", env={"GREETING": "bye"})  # type: ignore[arg-type]
             assert said == "bye there, 1234, /tmp"
-        async with running(spec_of("connector-test/talks:1", "-u", entrypoint=("id",))) as (_, it):
+        async with running(spec_of(TALKS, "-u", entrypoint=("id",))) as (_, it):
             assert await it.says("-u") == "1234"
 
     del images
@@ -91,13 +94,11 @@ def test_what_the_file_says_goes_over_what_the_image_says(images: str) -> None:
 
 def test_an_image_from_scratch_works_and_is_looked_at_from_inside(images: str) -> None:
     async def test() -> None:
-        async with running(untrusted("connector-test/scratch:1")) as (_, it):
+        async with running(untrusted(SCRATCH)) as (_, it):
             await it.start()
             assert "usage" in await it.line(it.stderr)
             assert await it.ended() == (2, None)
-        waits = spec_of(
-            "connector-test/scratch:1", entrypoint=(PROBE,)
-        )  # a program that is nothing but the shim's code
+        waits = spec_of(SCRATCH, entrypoint=(PROBE,))  # a program that is nothing but the shim's code
         async with running(waits) as (_, it):
             await it.start("tcp", "127.0.0.1:1")
             assert (await it.handle.probe((PROBE, "file", "/program"))).ok
@@ -121,7 +122,7 @@ def test_its_process_is_known_here_and_signals_reach_it(images: str) -> None:
 
 def test_ports_can_be_opened_again_by_another_user(images: str) -> None:
     async def test() -> None:
-        for spec in (spec_of("connector-test/volume:1"), untrusted(images)):
+        for spec in (spec_of(VOLUME), untrusted(images)):
             async with running(spec) as (_, it):
                 await it.start("sh", "-c", "id -u > /dev/stdout; cat /dev/stdin >> /dev/fd/1")
                 assert int(await it.line()) > 1000
@@ -361,7 +362,7 @@ def test_a_shim_that_was_killed_for_want_of_memory_is_named_as_well(images: str)
 
 def test_the_profile_of_an_untrusted_processor(images: str) -> None:
     async def test() -> None:
-        async with running(untrusted("connector-test/volume:1")) as (made, it):
+        async with running(untrusted(VOLUME)) as (made, it):
             await it.start(*ECHO)
             assert await it.line() == "up"
             found = json.loads(docker("inspect", *made.containers()))[0]
@@ -391,7 +392,7 @@ def test_the_profile_of_an_untrusted_processor(images: str) -> None:
 
 def test_what_an_untrusted_processor_can_see_and_write(images: str) -> None:
     async def test() -> None:
-        async with running(untrusted("connector-test/volume:1")) as (_, it):
+        async with running(untrusted(VOLUME)) as (_, it):
             said = await it.says(
                 "sh", "-c", "for f in / /work /data /tmp /dev /dev/shm; do touch $f/x && echo $f; done"
             )
@@ -503,7 +504,7 @@ def test_a_program_that_cannot_be_executed(images: str) -> None:
 
 
 def test_an_image_without_a_command(images: str) -> None:
-    refused(spec_of("connector-test/volume:1"), LaunchError, "no command of its own", "command = ")
+    refused(spec_of(VOLUME), LaunchError, "no command of its own", "command = ")
     del images
 
 
@@ -524,7 +525,7 @@ def test_an_image_for_another_machine(images: str) -> None:
     other = "arm64" if ARCH == "amd64" else "amd64"
     layers = scratch()
     layers.arch = other
-    tag = layers.load("connector-test/other:1")
+    tag = layers.load(own_tag("other"))
     try:
         refused(spec_of(tag), MachineError, f"is for {other}, this machine is {ARCH}")
     finally:
@@ -582,7 +583,7 @@ def test_too_little_memory(images: str) -> None:
 
 
 def test_a_user_that_the_image_does_not_have(images: str) -> None:
-    tag = small(User="nobody-at-all").load("connector-test/nobody:1")
+    tag = small(User="nobody-at-all").load(own_tag("nobody"))
     try:
         refused(spec_of(tag, "ls"), LaunchError, "no user nobody-at-all")
     finally:
@@ -670,6 +671,7 @@ DIES = """
 """
 
 
+@pytest.mark.alone  # a runner of another test would take the containers away
 def test_a_killed_runner_leaves_no_process_and_its_containers_go_with_the_next_one(images: str) -> None:
     mark = f"{1000 + os.getpid()}.25"
     name = f"test-{os.urandom(4).hex()}"

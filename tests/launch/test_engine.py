@@ -21,12 +21,12 @@ from runner.launch import container as container_home
 from runner.launch.engine import Engine, EngineAwayError, EngineRefusedError, Throttle
 from runner.launch.machine.engine import engine_address
 from tests.launch.containers import launched, program, run, spec_of, untrusted
-from tests.launch.images import docker, small
+from tests.launch.images import docker, own_tag, small
 from tests.launch.private_engine import PrivateEngine, lasting_engine, own_engine
 
 __all__ = ["lasting_engine", "own_engine"]
 
-IMAGE = "connector-test/own:1"
+IMAGE = own_tag("own")
 
 
 def connects() -> None:
@@ -153,7 +153,7 @@ def test_a_refusal_carries_the_engines_words_and_what_is_not_there_is_none(engin
 @pytest.mark.engine
 def test_a_call_that_was_begun_is_over_when_its_cancellation_is(engine: str) -> None:
     del engine
-    image = small().load("connector-test/call:1")
+    image = small().load(own_tag("call"))
     name = f"connector-test-{os.urandom(4).hex()}"
 
     async def test() -> None:

@@ -585,6 +585,7 @@ def test_a_sandbox_that_cannot_be_built_leaves_nothing_open(folder: Path) -> Non
     run(test)
 
 
+@pytest.mark.alone  # it measures
 @BOTH
 def test_starts_are_close_to_those_of_a_bare_process(spec: Processor) -> None:
     """At most 30 ms more, in the best of several: the machine may be busy with something else."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -39,7 +40,7 @@ def carry_out(search: Search, killed: Killed, others: list[int] | None = None) -
         match search.next():
             case Trial(messages):
                 answered, read, blow = killed(messages)
-                search.ended(answered=answered, read=read, blow=blow)
+                in_order(search, messages, answered, read, blow)
             case Dead(message):
                 dead.append(message)
             case NeedsOther():
@@ -47,6 +48,11 @@ def carry_out(search: Search, killed: Killed, others: list[int] | None = None) -
             case end:
                 return dead, end
     raise AssertionError("the search does not end")
+
+
+def in_order(search: Search, messages: tuple[int, ...], answered: int, read: int, blow: Blow | None) -> None:
+    """The end of a trial whose program answers in order."""
+    search.ended(answered=messages[:answered], touched=messages[answered:read], blow=blow)
 
 
 def killer(killers: set[int], read_ahead: int = 0, *, buffers: bool = False) -> Killed:
@@ -154,7 +160,58 @@ def test_whoever_is_set_aside_killed_alone_often_enough_before_a_success(
         if blow is not None and len(step.messages) == 1 and read > answered:
             alone.setdefault(step.messages[0], []).append(blow)
             succeeded_after.discard(step.messages[0])
-        search.ended(answered=answered, read=read, blow=blow)
+        in_order(search, step.messages, answered, read, blow)
+
+
+@given(
+    count=st.integers(1, 60),
+    bad=st.none() | st.integers(0, 59),
+    orders=st.randoms(use_true_random=False),
+    refused=st.sets(st.integers(0, 59), max_size=5),
+)
+def test_answers_in_any_order_and_messages_given_back(
+    count: int, bad: int | None, orders: Random, refused: set[int]
+) -> None:
+    """A program with many messages in work at once, which dies of one and gives others back: its killer is found."""
+    search, others, dead = Search(range(count), succeeded=True), [1000, 1001, 1002], []
+    withdrawn: set[int] = set()
+    for _ in range(MOST_STEPS):
+        while search.wants and others:
+            search.add(others.pop(0))
+        match search.next():
+            case Trial(messages):
+                assert not withdrawn & set(messages), "what the program gave back is tried again"
+                dies = bad in messages
+                given_back = {each for each in messages if each in refused and each != bad}
+                withdrawn |= given_back
+                answered = [each for each in messages if each != bad and each not in given_back]
+                if dies:
+                    answered = orders.sample(answered, orders.randint(0, len(answered)))
+                search.ended(answered=answered, touched=messages, blow=Blow.OWN if dies else None, withdrawn=given_back)
+            case Dead(message):
+                dead.append(message)
+            case NeedsOther():
+                search.no_other()
+            case end:
+                assert isinstance(end, Closed)
+                assert not withdrawn & set(end.messages)
+                break
+    else:
+        raise AssertionError("the search does not end")
+    assert dead == ([bad] if bad is not None and bad < count else [])
+
+
+def test_a_comparison_that_is_given_back_is_no_success() -> None:
+    search = Search([1], succeeded=False)
+    for _ in range(ALONE):
+        search.next()
+        search.ended(answered=(), touched=(1,), blow=Blow.OWN)
+    search.add(2)
+    assert search.next() == Trial((2,))
+    search.ended(answered=(), touched=(), blow=None, withdrawn=(2,))
+    assert search.next() == NeedsOther()
+    search.no_other()
+    assert isinstance(search.next(), Elsewhere)
 
 
 def test_killers_side_by_side_are_told_from_trouble_elsewhere() -> None:
@@ -166,7 +223,7 @@ def test_what_was_not_read_did_not_kill() -> None:
     search = Search([1], succeeded=True)
     for _ in range(5):
         assert search.next() == Trial((1,))
-        search.ended(answered=0, read=0, blow=Blow.OWN)
+        search.ended(answered=(), touched=(), blow=Blow.OWN)
     assert search.accused is None
 
 
@@ -174,7 +231,7 @@ def test_later_counts_for_nothing() -> None:
     search = Search([1], succeeded=True)
     for _ in range(5):
         assert search.next() == Trial((1,))
-        search.ended(answered=0, read=1, blow=None)
+        search.ended(answered=(), touched=(1,), blow=None)
     assert search.accused is None
 
 
@@ -188,7 +245,7 @@ def test_a_success_of_another_replica_tells_the_accused_from_trouble_elsewhere()
     search = Search([1], succeeded=False)
     for _ in range(ALONE):
         search.next()
-        search.ended(answered=0, read=1, blow=Blow.OWN)
+        search.ended(answered=(), touched=(1,), blow=Blow.OWN)
     assert search.next() == NeedsOther()
     search.succeeded()
     assert search.next() == Dead(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +21,14 @@ from runner.supervise.inquiry import Evidence, Inquiry, Over
 LINES = codec_named("lines")
 AFTER = 3
 MOST_RUNS = 400
+
+
+def portion_of(step: object) -> Portion:
+    """What the program is given."""
+    assert isinstance(step, Mapping)
+    portion = step["stdin"]
+    assert isinstance(portion, Portion)
+    return portion
 
 
 class Bench:
@@ -42,14 +50,15 @@ class Bench:
             if left:
                 piece = self.inlet.take(most_messages=min(cut, left))
                 assert piece is not None
-                piece.deaths = piece.returns = AFTER
+                piece.deaths = piece.returns = AFTER - 1
                 left -= piece.batch.count
                 pieces.append(piece)
-        self.inlet.give_back(pieces, suspect_after=AFTER)
+        self.inlet.blame(pieces, owner=1, answered=False, after=AFTER)
         self.inquiry = Inquiry(
-            self.inlet,
-            self.inlet.parked.popleft(),
+            {self.inlet: self.inlet.parked.popleft()},
             self.sequencer,
+            owner=1,
+            ends=True,
             succeeded=True,
             dead=self.set_aside,
             elsewhere=lambda: False,
@@ -93,7 +102,7 @@ class Bench:
             supply.count_answers(answers.count)
             if rest.count:
                 left.append(Piece(piece.reader, rest, piece.number + answers.count, piece.order, slot=piece.slot))
-        supply.give_back(left)
+        supply.blame(left, owner=1, answered=answered > 0, after=AFTER)
         self.check()
         return answered, read - answered
 
@@ -127,11 +136,11 @@ def test_one_killer_is_set_aside_and_all_others_are_answered_in_order(
             if isinstance(step, Over):
                 assert step.cause is None
                 break
-            assert isinstance(step, Portion)
-            sent = step.queued_messages
-            answered, touched = bench.run(step, program)
+            portion = portion_of(step)
+            sent = portion.queued_messages
+            answered, _ = bench.run(portion, program)
             blow = Blow.OWN if answered < sent else None
-            bench.inquiry.ended(answered=answered, touched=touched, blow=blow, evidence=Evidence(None, "", ()))
+            bench.inquiry.ended(answered=answered, blow=blow, evidence=Evidence(None, "", ()))
             bench.check()
         else:
             raise AssertionError("it does not end")
@@ -149,15 +158,14 @@ def test_one_killer_is_set_aside_and_all_others_are_answered_in_order(
 def test_a_processor_that_wants_no_more_loses_nothing_in_the_account() -> None:
     async def scenario() -> None:
         bench = Bench(10, 6, [])
-        step = bench.inquiry.proceed()
-        assert isinstance(step, Portion)
-        taken = step.take(most_messages=2)
+        portion = portion_of(bench.inquiry.proceed())
+        taken = portion.take(most_messages=2)
         assert taken is not None
         bench.inlet.leave()
         assert bench.reader.account.unread == 8
-        step.give_back([taken])
+        portion.give_back([taken])
         assert bench.reader.account.unread == 10
-        bench.inquiry.ended(answered=0, touched=2, blow=Blow.OWN, evidence=Evidence(None, "", ()))
+        bench.inquiry.ended(answered=0, blow=Blow.OWN, evidence=Evidence(None, "", ()))
         assert bench.inquiry.proceed() == Over()
         bench.check()
 
@@ -167,8 +175,7 @@ def test_a_processor_that_wants_no_more_loses_nothing_in_the_account() -> None:
 def test_who_gives_up_leaves_everything_to_others() -> None:
     async def scenario() -> None:
         bench = Bench(10, 6, [4])
-        step = bench.inquiry.proceed()
-        assert isinstance(step, Portion)
+        portion_of(bench.inquiry.proceed())
         bench.inquiry.give_up()
         bench.check()
         assert bench.inlet.queued_messages == 10
