@@ -18,7 +18,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml hatch_build.py $(wildcard runner/launch/shim/*.[ch]) runner/codec/count.c runner/launch/shim/build.py
+$(STAMP): pyproject.toml hatch_build.py $(wildcard runner/launch/shim/*.[ch]) runner/codec/count.c runner/store/checksum.c runner/launch/shim/build.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
@@ -46,4 +46,4 @@ soak: setup
 	@$(BIN)/python -m pytest -m soak --timeout 3600 -s
 
 clean:
-	rm -rf $(VENV) .cache build dist runner/launch/shim/bin runner/codec/bin bench/bin
+	rm -rf $(VENV) .cache build dist runner/launch/shim/bin runner/codec/bin runner/store/bin bench/bin

@@ -1,4 +1,4 @@
-"""Builds the shim and the counting library when the package is built, and puts them into the wheel.
+"""Builds the shim and the libraries of the data path when the package is built, and puts them into the wheel.
 
 The bases of processors' images go with them: in a source tree they are in `images`, where people look for them.
 
@@ -17,7 +17,6 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SHIM = "runner/launch/shim"
-COUNT = "runner/codec"
 IMAGES = "images"
 PACKAGE_IMAGES = "runner/pack/images"
 
@@ -37,8 +36,9 @@ class CustomBuildHook(BuildHookInterface[Any]):
         for arch in _arches():
             binary = builder.build(arch, Path(self.root, SHIM, "bin"))
             build_data["artifacts"].append(f"/{SHIM}/bin/{binary.name}")
-            library = builder.build_count(arch, Path(self.root, COUNT, "bin"))
-            build_data["artifacts"].append(f"/{COUNT}/bin/{library.name}")
+            for source in builder.LIBRARIES:
+                library = builder.build_library(source, arch)
+                build_data["artifacts"].append(f"/{library.relative_to(self.root)}")
         build_data["pure_python"] = False
         build_data["tag"] = "py3-none-" + ".".join(f"linux_{arch}" for arch in sorted(_arches()))
 

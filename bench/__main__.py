@@ -1,6 +1,6 @@
 """`python -m bench [NAME…]`: measure, and print a table for docs/benchmarks.md.
 
-usage: python -m bench [--quick] [--rounds N] [--json FILE] [NAME…]
+usage: python -m bench [--quick] [--rounds N] [--stored-gb N] [--json FILE] [NAME…]
 """
 
 from __future__ import annotations
@@ -13,20 +13,25 @@ import platform
 import sys
 from pathlib import Path
 
+from bench.acknowledged import ACKNOWLEDGED
+from bench.brokers import BROKERS
 from bench.durable import DURABLE
 from bench.figures import FIGURES
 from bench.homes import HOMES
 from bench.measure import build
 from bench.ratios import QUICK, RATIOS, Row, Size
+from bench.stored import STORED
+from bench.zeromq import ZEROMQ
 
 
 def main() -> int:
     """Measure what is asked for; 1 where a target was missed."""
-    every = RATIOS | FIGURES | HOMES | DURABLE
+    every = RATIOS | FIGURES | HOMES | DURABLE | BROKERS | STORED | ACKNOWLEDGED | ZEROMQ
     parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks of the connector runner.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(every)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="smaller counts, for a quick look")
     parser.add_argument("--rounds", type=int, default=None, help="how often each pair is run")
+    parser.add_argument("--stored-gb", type=float, default=None, help="how much is in the store of durable-start")
     parser.add_argument("--json", type=Path, default=None, help="write every sample to this file")
     options = parser.parse_args()
     if unknown := [name for name in options.names if name not in every]:
@@ -34,6 +39,8 @@ def main() -> int:
     size = QUICK if options.quick else Size()
     if options.rounds is not None:
         size = dataclasses.replace(size, rounds=options.rounds)
+    if options.stored_gb is not None:
+        size = dataclasses.replace(size, stored_bytes=int(options.stored_gb * 1e9))
     build()
     rows: list[Row] = []
     for name, measure in every.items():

@@ -1,49 +1,118 @@
-"""What durability costs: chains over `durable` channels against the same chains over `memory` channels."""
+"""What durability costs: `durable` channels against `memory` channels, and against what LMDB itself does."""
 
 from __future__ import annotations
 
+import os
+import struct
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import lmdb
 
 from bench.measure import Run, Taken, chain, folder, interleave, program, taken
 from bench.ratios import CAT, Row, Size, checked, row
 
+PROCESS = {"kind": "durable", "durability": "process"}
+DISK = {"kind": "durable", "durability": "disk"}
+MEMORY = {"kind": "memory"}
+_RECORD_BYTES = 256 << 10
+_KEPT = 6
+"""Transactions whose records are there; the raw loop deletes older ones, as a channel does."""
 
-def _through(lines: int, width: int, channel: dict[str, Any], **of_middles: Any) -> float:
-    """Bytes a second through one `cat`, over two channels like this one."""
+
+def through(lines: int, width: int, channel: dict[str, Any], **of_middles: Any) -> Taken:
+    """From the source through one `cat` to the sink, over two channels like this one."""
     with folder() as at:
         out = at / "taken"
         processors = chain(program("source", lines, width), CAT, program("sink", out), **of_middles)
         with Run(at, processors, {"c1": channel, "c2": channel}) as run:
             run.finish()
-        found: Taken = checked(taken(out), lines, width)
-        return found.bytes / found.seconds
+        return checked(taken(out), lines, width)
 
 
-PROCESS = {"kind": "durable", "durability": "process"}
-DISK = {"kind": "durable", "durability": "disk"}
-
-
-def durable(size: Size) -> list[Row]:
-    """100-byte lines and 10 KiB lines."""
+def against_memory(size: Size) -> list[Row]:
+    """100-byte lines and 10 KiB lines in a chain."""
+    small, large = size.small_lines // 2, size.large_lines // 2
     rows = []
     for name, lines, width, channel, contract, least in (
-        ("process: 100-byte lines", size.small_lines // 4, 100, PROCESS, "stream", 0.5),
-        ("process: 100-byte lines, one-to-one", size.small_lines // 4, 100, PROCESS, "one-to-one", 0.5),
-        ("process: 10 KiB lines", size.large_lines // 4, 10_240, PROCESS, "stream", 0.0),
-        ("disk: 100-byte lines", size.small_lines // 4, 100, DISK, "stream", 0.0),
+        ("process: 100-byte lines", small, 100, PROCESS, "stream", 0.5),
+        ("process: 100-byte lines, one-to-one", small, 100, PROCESS, "one-to-one", 0.5),
+        ("process: 10 KiB lines", large, 10_240, PROCESS, "stream", 0.0),
+        ("disk: 100-byte lines", small // 4, 100, DISK, "stream", 0.0),
     ):
 
         def rate(channel: dict[str, Any], lines: int = lines, width: int = width, contract: str = contract) -> float:
-            return _through(lines, width, channel, contract=contract)
+            found = through(lines, width, channel, contract=contract)
+            return found.bytes / found.seconds
 
         ratio = interleave(
             lambda rate=rate, channel=channel: rate(channel),  # type: ignore[misc]
-            lambda rate=rate: rate({"kind": "memory"}),  # type: ignore[misc]
+            lambda rate=rate: rate(MEMORY),  # type: ignore[misc]
             size.rounds,
         )
         rows.append(row("durable", f"durable {name}, bytes/s", "`memory`", ratio, least, "MB/s", 1e6))
     return rows
 
 
-DURABLE: dict[str, Callable[[Size], list[Row]]] = {"durable": durable}
+@dataclass
+class _Stored:
+    """What the last run wrote: how many transactions, of how many bytes of messages."""
+
+    commits: int = 0
+    size_bytes: int = 0
+
+
+def against_lmdb(size: Size) -> list[Row]:
+    """One `disk` channel between two programs, against LMDB alone with the same bytes in as many transactions."""
+    stored, lines = _Stored(), size.small_lines // 4
+    ratio = interleave(lambda: _one_channel(lines, DISK, stored), lambda: _raw(stored), size.rounds)
+    what = "durable disk: source to sink over one channel, 100-byte lines, bytes/s"
+    found = row("durable-lmdb", what, "LMDB alone, the same bytes and syncs", ratio, 0.8, "MB/s", 1e6)
+    return [found.more(f"the last run: {stored.commits:,} commits of {stored.size_bytes / 1e6:,.0f} MB")]
+
+
+def _one_channel(lines: int, channel: dict[str, Any], stored: _Stored) -> float:
+    with folder() as at:
+        out = at / "taken"
+        with Run(at, chain(program("source", lines, 100), program("sink", out)), {"c1": channel}) as run:
+            run.finish()
+        found = checked(taken(out), lines, 100)
+        stored.commits, stored.size_bytes = _commits(at / ".connector" / "bench"), found.bytes
+        return found.bytes / found.seconds
+
+
+def _commits(state: Path) -> int:
+    """How many transactions a store has seen."""
+    with lmdb.open(str(state), readonly=True, max_dbs=32, lock=False) as environment:
+        return int(environment.info()["last_txnid"])
+
+
+def _raw(stored: _Stored) -> float:
+    """Bytes a second of a loop that puts, deletes what is old, and commits; a small value goes with each commit."""
+    each = stored.size_bytes // stored.commits
+    records = [_RECORD_BYTES] * (each // _RECORD_BYTES) + [each % _RECORD_BYTES or 1]
+    data = os.urandom(_RECORD_BYTES)
+    with (
+        folder() as at,
+        lmdb.open(str(at), map_size=1 << 30, max_dbs=2, sync=True) as environment,
+    ):
+        database, small = environment.open_db(b"records"), environment.open_db(b"small")
+        began = time.monotonic()
+        for commit in range(stored.commits):
+            with environment.begin(write=True, db=database) as transaction:
+                for index, length in enumerate(records):
+                    transaction.put(_key(commit, index), data[:length], append=True)
+                    if commit >= _KEPT:
+                        transaction.delete(_key(commit - _KEPT, index))
+                transaction.put(b"cursor", data[:50], db=small)
+        return stored.commits * sum(records) / (time.monotonic() - began)
+
+
+def _key(commit: int, index: int) -> bytes:
+    return struct.pack(">IH", commit, index)
+
+
+DURABLE: dict[str, Callable[[Size], list[Row]]] = {"durable": against_memory, "durable-lmdb": against_lmdb}

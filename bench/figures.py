@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -17,7 +18,7 @@ from bench.ratios import CAT, Row, Size, ages
 MIB = 1 << 20
 
 
-def _figure(name: str, what: str, values: list[float], most: float, unit: str, detail: str = "") -> Row:
+def figure(name: str, what: str, values: list[float], most: float, unit: str, detail: str = "") -> Row:
     """A row whose median is due to be at most `most`."""
     middle = statistics.median(values)
     shown = f"{middle:.1f} {unit}" if len(values) == 1 else f"{middle:.1f} {unit} [{min(values):.1f}-{max(values):.1f}]"
@@ -39,7 +40,7 @@ def check(size: Size) -> list[Row]:
                 [*RUNNER, "check", str(file)], check=True, capture_output=True, cwd=PROJECT, env=environment()
             )
             times.append((time.monotonic() - began) * 1000)
-    return [_figure("check", "`connector check` of a small file", times[1:], 150, "ms")]
+    return [figure("check", "`connector check` of a small file", times[1:], 150, "ms")]
 
 
 def first_message(size: Size) -> list[Row]:
@@ -49,7 +50,7 @@ def first_message(size: Size) -> list[Row]:
         with folder() as at, Run(at, chain(program("source", 1, 100), program("sink", at / "taken"))) as run:
             run.finish()
             times.append((taken(at / "taken").first_ns - run.began_ns) / 1e6)
-    return [_figure("first", "first message of a two-processor pipeline", times, 300, "ms")]
+    return [figure("first", "first message of a two-processor pipeline", times, 300, "ms")]
 
 
 def restart(size: Size) -> list[Row]:
@@ -74,7 +75,7 @@ def restart(size: Size) -> list[Row]:
         for moment in killed:
             answered = [arrived for sent, arrived in pairs if sent > moment]
             times.append((min(answered) - moment) / 1e6)
-    return [_figure("restart", "dead to answering again (cat, backoff 0)", times, 50, "ms")]
+    return [figure("restart", "dead to answering again (cat, backoff 0)", times, 50, "ms")]
 
 
 def memory(size: Size) -> list[Row]:
@@ -91,33 +92,39 @@ def _ten_processors() -> Row:
             time.sleep(2)
             resident = run.resident_bytes() / MIB
             run.finish()
-    return _figure("memory", "runner's resident memory, 10 processors", [resident], 45, "MiB")
+    return figure("memory", "runner's resident memory, 10 processors", [resident], 45, "MiB")
 
 
 def _flat(size: Size) -> Row:
-    seen = []
+    lines = size.moved_bytes // 10_240
     with folder() as at:
-        lines = size.moved_bytes // 10_240
-        with Run(at, chain(program("source", lines, 10_240), CAT, program("sink", at / "taken"))) as run:
-            wait_until(lambda: (at / "taken").exists() and (at / "taken").stat().st_size, "a first byte")
-            time.sleep(0.5)
-            while run.process.poll() is None:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    seen.append(run.resident_bytes() / MIB)
-                time.sleep(0.05)
-            run.finish()
-        seconds = taken(at / "taken").seconds
+        run = Run(at, chain(program("source", lines, 10_240), CAT, program("sink", at / "taken")))
+        seen, seconds = watched(run, at / "taken")
     what = f"resident memory over {size.moved_bytes / 1e9:.0f} GB: farthest from its median"
-    return _steady(what, seen[len(seen) // 10 :], f", {size.moved_bytes / 1e9:.0f} GB in {seconds:.1f} s")
+    return steady("memory", what, seen, f", {size.moved_bytes / 1e9:.0f} GB in {seconds:.1f} s")
 
 
-def _steady(what: str, seen: list[float], more: str) -> Row:
+def watched(started: Run, out: Path) -> tuple[list[float], float]:
+    """MiB of the runner over a run to its end, without its beginning; and the seconds that its sink saw."""
+    seen = []
+    with started as run:
+        wait_until(lambda: out.exists() and out.stat().st_size, "a first byte")
+        time.sleep(0.5)
+        while run.process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                seen.append(run.resident_bytes() / MIB)
+            time.sleep(0.05)
+        run.finish()
+    return seen[len(seen) // 10 :], taken(out).seconds
+
+
+def steady(name: str, what: str, seen: list[float], more: str) -> Row:
     """A row for memory that is due to stay within 5 MiB of its median."""
     middle = statistics.median(seen)
     farthest = max(abs(each - middle) for each in seen)
     growth = statistics.median(seen[-len(seen) // 4 :]) - statistics.median(seen[: len(seen) // 4 + 1])
     detail = f"median {middle:.1f}, {min(seen):.1f}-{max(seen):.1f} MiB, last quarter - first: {growth:+.1f} MiB{more}"
-    return _figure("memory", what, [farthest], 5, "MiB", detail)
+    return figure(name, what, [farthest], 5, "MiB", detail)
 
 
 def _stopped_reader(size: Size) -> Row:
@@ -138,7 +145,7 @@ def _stopped_reader(size: Size) -> Row:
             reader.send_signal(signal.SIGCONT)
             run.stop()
     what = "resident memory with a reader that is stopped: farthest from its median"
-    return _steady(what, seen, f"; {before:.1f} MiB before; two channels hold 8 MiB each")
+    return steady("memory", what, seen, f"; {before:.1f} MiB before; two channels hold 8 MiB each")
 
 
 def many(size: Size) -> list[Row]:
@@ -150,7 +157,7 @@ def many(size: Size) -> list[Row]:
             with Run(at, chain(*commands)) as run:
                 run.finish()
                 times.append((taken(at / "taken").first_ns - run.began_ns) / 1e9)
-    return [_figure("many", "100 processors in a chain, to the last one's first byte", times, 4, "s")]
+    return [figure("many", "100 processors in a chain, to the last one's first byte", times, 4, "s")]
 
 
 def idle(size: Size) -> list[Row]:
@@ -163,7 +170,7 @@ def idle(size: Size) -> list[Row]:
         after = run.runner.cpu_times()
         run.stop()
     used = (after.user + after.system - before.user - before.system) / size.watch_s * 100
-    return [_figure("idle", "CPU of the runner when idle", [used], 0.5, "% of a core")]
+    return [figure("idle", "CPU of the runner when idle", [used], 0.5, "% of a core")]
 
 
 FIGURES: dict[str, Callable[[Size], list[Row]]] = {

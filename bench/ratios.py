@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ class Size:
     moved_bytes: int = 20_000_000_000
     kills: int = 20
     watch_s: float = 10.0
+    stored_bytes: int = 2_000_000_000
 
 
-QUICK = Size(3, 4_000_000, 100_000, 3.0, 3, 2_000_000_000, 5, 3.0)
+QUICK = Size(3, 4_000_000, 100_000, 3.0, 3, 2_000_000_000, 5, 3.0, 200_000_000)
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,10 @@ class Row:
     value: float
     detail: str = ""
     samples: dict[str, Any] = field(default_factory=dict)
+
+    def more(self, detail: str) -> Row:
+        """The same with something more to say."""
+        return replace(self, detail=f"{self.detail}; {detail}")
 
 
 def _ours(lines: int, size: int, *middles: list[str], kind: str = "memory", **of_middles: Any) -> Taken:

@@ -119,6 +119,39 @@ class ProcessorFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter(Event):
+    """A message killed its reader again and again, and was set aside.
+
+    `number` is its number in the channel (0: it had been a dead letter before and was replayed), `letter` that of the
+    dead letter; `beginning` is how it begins. `kept` tells that all of it is in the state (`connector dead-letters`).
+    """
+
+    processor: str
+    replica: int
+    channel: str
+    number: int
+    letter: int
+    cause: str
+    exited: Exited | None
+    size_bytes: int
+    beginning: str
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesRefused(Event):
+    """`count` messages of `processor` did not fit the schema of `channel`, since this was told last.
+
+    `cause` is what is wrong with the last of them. Told at most once a second.
+    """
+
+    processor: str
+    channel: str
+    count: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine(Event):
     """One line that a program wrote to its log. `text` is as written (escapes and all), without its newline.
 

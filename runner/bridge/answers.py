@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 from runner.bridge.feeder import Feeder, InputLeft
 from runner.bridge.inlet import MANY_PIECES, Inlet, Piece, merged
@@ -42,8 +43,14 @@ class OneToOneFeeder(Feeder):
         most_window_bytes: int,
         window_messages: int | None,
         sequencer: Sequencer | None,
+        owner: int = 1,
+        suspect_after: int = 3,
     ) -> None:
         super().__init__(descriptor, inlet, on_progress=on_progress)
+        self.blamed = False
+        """Whether its program died in a way that may be the fault of a message; said before `settle`."""
+        self._owner = owner
+        self._suspect_after = suspect_after
         self.window_bytes = window_bytes
         self.answered = 0
         self._most_window_bytes = max(window_bytes, most_window_bytes)
@@ -69,23 +76,25 @@ class OneToOneFeeder(Feeder):
                 or room_bytes < self.window_bytes // 4
                 or (room_messages is not None and room_messages <= 0)
             )
-            and self.inlet.queued_messages > 0
+            and self.inlet.waiting_for(self._owner) > 0
         )
         if self._window_full:
             return None
         piece = self.inlet.take(
-            most_bytes=max(1, room_bytes), most_messages=room_messages, never_over=room_bytes if self._pending else None
+            owner=self._owner,
+            most_bytes=max(1, room_bytes),
+            most_messages=room_messages,
+            never_over=room_bytes if self._pending else None,
         )
         if piece is None:
-            self._window_full = self.inlet.queued_messages > 0
+            self._window_full = self.inlet.waiting_for(self._owner) > 0
             return None
-        if self._sequencer is not None:
-            if piece.slot is None:
-                piece.slot = self._sequencer.open(
-                    piece.reader, piece.number, piece.batch.count, self, after=self._slot_of_last(piece)
-                )
-            else:
-                self._sequencer.own(piece.slot, self)
+        if piece.slot is not None:
+            piece.slot.home.own(piece.slot, self)
+        elif self._sequencer is not None:
+            piece.slot = self._sequencer.open(
+                piece.reader, piece.number, piece.batch.count, self, after=self._slot_of_last(piece)
+            )
         return piece
 
     def _slot_of_last(self, piece: Piece) -> Slot | None:
@@ -93,6 +102,8 @@ class OneToOneFeeder(Feeder):
         if len(self._pending) < MANY_PIECES:
             return None
         last = self._pending[-1]
+        if last.deaths != piece.deaths or last.returns != piece.returns:
+            return None
         return last.slot if last.batch.size_bytes + piece.batch.size_bytes <= MERGED_BYTES else None
 
     def _hold(self, piece: Piece) -> None:
@@ -126,9 +137,9 @@ class OneToOneFeeder(Feeder):
             piece = self._pending[0]
             open_messages = piece.batch.count - piece.answered
             now, batch = (batch, _NONE) if batch.count <= open_messages else codec.skip(batch, open_messages)
-            if piece.slot is not None and self._sequencer is not None:
+            if piece.slot is not None:
                 self._answered(piece, now.count)  # first: whatever comes of them is the sequencer's from here
-                self._sequencer.put(piece.slot, now)
+                piece.slot.home.put(piece.slot, now)
             else:
                 try:
                     acknowledge(piece.reader, piece.number + piece.answered, now, publish)
@@ -141,11 +152,14 @@ class OneToOneFeeder(Feeder):
                 self.pending_bytes -= piece.batch.size_bytes
         if self._window_full or self.inlet.queued_messages:
             self.wake()
+        if self.input_closed and not self._pending:
+            self._on_progress()
 
     def _answered(self, piece: Piece, messages: int) -> None:
         piece.answered += messages
         self.answered += messages
         self.pending_messages -= messages
+        self.inlet.count_answers(messages)
 
     @property
     def in_flight(self) -> list[tuple[object, int]]:
@@ -166,7 +180,8 @@ class OneToOneFeeder(Feeder):
         codec = self.inlet.codec
         read = self.written_bytes - min(unread, self.written_bytes)
         first_unanswered = self.oldest_unanswered()
-        returned: list[Piece] = []
+        begun: list[Piece] = []
+        rest: list[Piece] = []
         unanswered_read = unread_messages = answered_unread = 0
         for piece in self._pending:
             whole = touched = piece.batch.count
@@ -177,14 +192,16 @@ class OneToOneFeeder(Feeder):
             unread_messages += piece.batch.count - whole
             unanswered_read += max(0, whole - piece.answered)
             answered_unread += max(0, piece.answered - touched)
-            rest = codec.skip(piece.batch, piece.answered)[1]
-            if rest.count:
-                returned.append(Piece(piece.reader, rest, piece.number + piece.answered, piece.order, slot=piece.slot))
-            if piece.slot is not None and self._sequencer is not None:
-                self._sequencer.own(piece.slot, None)
+            if piece.slot is not None:
+                piece.slot.home.own(piece.slot, None)
+            self._part(piece, max(0, touched - piece.answered), begun, rest)
         self._pending.clear()
         self.pending_bytes = self.pending_messages = 0
-        self.inlet.give_back(returned)
+        if self.blamed:
+            self.inlet.blame(begun, owner=self._owner, answered=self.answered > 0, after=self._suspect_after)
+        else:
+            self.inlet.give_back(begun, owner=self._owner)
+        self.inlet.give_back(rest, owner=self._owner)
         self._check_possible(unread)
         if answered_unread:
             raise ContractError(f"answered {answered_unread:,} messages that it had not read")
@@ -194,7 +211,19 @@ class OneToOneFeeder(Feeder):
             consumed=self.answered + unanswered_read,
             unanswered=unanswered_read,
             first_unanswered=first_unanswered,
+            touched=sum(piece.batch.count for piece in begun),
         )
+
+    def _part(self, piece: Piece, touched: int, begun: list[Piece], rest: list[Piece]) -> None:
+        """What is unanswered of `piece`, the first `touched` messages of which were read, at least in part."""
+        left = self.inlet.codec.skip(piece.batch, piece.answered)[1]
+        if not left.count:
+            return
+        again = replace(piece, batch=left, number=piece.number + piece.answered, start=0, end=0, answered=0)
+        if 0 < touched < left.count:
+            again.batch, unread = self.inlet.codec.skip(left, touched)
+            rest.append(again.rest(touched, unread))
+        (begun if touched else rest).append(again)
 
 
 _NONE = Batch((), 0, 0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from runner.bridge.handed import EACH_BYTES, Handed, Span, by_reader
 from runner.bridge.heartbeat import Beat, Heartbeat
-from runner.bridge.inlet import Inlet, Piece
+from runner.bridge.inlet import SEVERAL, Inlet, Piece
 from runner.bridge.left import InputLeft
 from runner.bridge.spout import Spout
 from runner.bridge.states import KeptState
@@ -47,12 +47,22 @@ class Told:
     """Who is told what: `opened` and `progress` of the session, `log` (level, line) of what is to be logged.
 
     `silent` says why the program counts as gone. `ended` is called in the step that commits the program's `end`.
+    `nacked` is told of a message and the reason given, and says whether that message is set aside.
     """
 
     progress: Callable[[], None]
     log: Callable[[str, str], None]
     silent: Callable[[str], None]
     ended: Callable[[], None]
+    nacked: Callable[[Piece, str], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Blame:
+    """Whose messages these are (the replica `owner`), and how many deaths in a row make them suspect."""
+
+    owner: int = 1
+    after: int = 3
 
 
 @dataclass(slots=True)
@@ -82,10 +92,15 @@ class Exchange(Spout):
         window: Window,
         beat: Beat,
         told: Told,
+        blame: Blame,
     ) -> None:
         super().__init__(descriptor)
         self.opened = asyncio.Event()
+        self.blamed = False
+        """Whether its program died in a way that may be the fault of a message; said before `settle`."""
         self.answered = 0
+        self.committed = 0
+        """How many messages have been acknowledged, for good."""
         self.pending_bytes = 0
         self.pending_messages = 0
         self.committer = committer
@@ -95,6 +110,7 @@ class Exchange(Spout):
         self._state_file = state_file
         self._window = window
         self._told = told
+        self._blame = blame
         self._heartbeat = Heartbeat(beat, self._ping, self._excused, told.silent)
         self._handed = Handed()
         self._turn = 0
@@ -108,6 +124,10 @@ class Exchange(Spout):
         """Stateful: what the next state covers."""
         self._covered_bytes = 0
         self._step = _Step()
+        self._retried = 0
+        """How many messages are in flight that were so at a death: until there are none, nothing new is."""
+        self._alone = 0
+        """How many of them were so at several deaths."""
         self._settled = False
         for inlet in inlets.values():
             inlet.attach(self)
@@ -146,6 +166,18 @@ class Exchange(Spout):
         return self._window_full and bool(self.pending_messages or self._covered.spans)
 
     @property
+    def done(self) -> bool:
+        """Whether all that there was is answered and committed."""
+        waiting = self.pending_messages or self._covered.spans or self._step.spans
+        return not (waiting or any(inlet.queued_messages for inlet in self._inlets.values()))
+
+    @property
+    def only_nacked(self) -> bool:
+        """Whether everything that has no outcome yet has been nacked before."""
+        on_their_way = self._covered.spans or self._step.spans
+        return not on_their_way and all(span.given.piece.nacks is not None for span in self._open())
+
+    @property
     def in_flight(self) -> list[tuple[object, int]]:
         """See `Spout`: what is not committed."""
         return by_reader(self._uncommitted())
@@ -171,41 +203,50 @@ class Exchange(Spout):
             return []
         port, inlet, piece = found
         payloads = inlet.codec.payloads(piece.batch)
-        first, parts = self._session.deliver(
-            payloads,
-            number=piece.number,
-            attempt=piece.attempt,
-            port=port,
-            channel=f"{piece.reader.channel}@{piece.reader.epoch}",
-        )
-        self._handed.add(first, inlet, piece, payloads)
+        number, channel = piece.identity
+        first, parts = self._session.deliver(payloads, number=number, attempt=piece.attempt, port=port, channel=channel)
+        beside_bytes = list(map(len, parts[::2]))
+        self._handed.add(first, inlet, piece, payloads, position=self.written_bytes, beside_bytes=beside_bytes)
+        self._retried += piece.batch.count if piece.returns else 0
+        self._alone += piece.batch.count if piece.returns >= SEVERAL else 0
         inlet.unanswered += piece.batch.count
         self.pending_messages += piece.batch.count
         self.pending_bytes += sum(map(len, payloads)) + EACH_BYTES * len(payloads)
         return [b"".join(parts)] if piece.batch.size_bytes <= _JOINED_BYTES else parts
 
     def _take(self) -> tuple[str, Inlet, Piece] | None:
-        """The next messages for the program: its ports take turns."""
+        """The next messages for the program: its ports take turns.
+
+        Nothing new comes before what was in work at a death is answered; what was at several comes one by one. So it
+        shows soon who kills a program that has many in work at once, and answers others each time before it dies.
+        """
         window = self._window
         room_bytes = min(window.size_bytes, window.uncommitted_bytes - self._covered_bytes) - self.pending_bytes
         room_messages = max(1, room_bytes // EACH_BYTES)
         if window.messages is not None:
             room_messages = min(room_messages, window.messages - self.pending_messages)
         pending = self.pending_messages or self._covered.spans
+        nacked_bytes = sum(inlet.delayed_bytes for inlet in self._inlets.values())
+        new = not self._retried and nacked_bytes < window.uncommitted_bytes
         self._window_full = bool(pending) and (room_bytes < window.size_bytes // 4 or room_messages <= 0)
         ports = list(self._inlets)
-        for _ in ports if not self._window_full else ():
+        for _ in ports if not (self._window_full or self._alone) else ():
             port = ports[self._turn % len(ports)]
             self._turn += 1
             inlet = self._inlets[port]
-            piece = inlet.take(
-                most_bytes=max(1, min(room_bytes, _TAKE_BYTES)),
-                most_messages=max(1, room_messages),
-                never_over=room_bytes if pending else None,
-            )
+            alone = inlet.next_returns(self._blame.owner) >= SEVERAL
+            piece = None
+            if not (alone and self.pending_messages):
+                piece = inlet.take(
+                    owner=self._blame.owner,
+                    most_bytes=max(1, min(room_bytes, _TAKE_BYTES)),
+                    most_messages=1 if alone else max(1, room_messages),
+                    never_over=room_bytes if pending else None,
+                    new=new,
+                )
             if piece is not None:
                 return port, inlet, piece
-            self._window_full = self._window_full or bool(pending and inlet.queued_messages)
+            self._window_full = self._window_full or bool(pending and inlet.waiting_for(self._blame.owner))
         return None
 
     def _ends(self) -> list[Buffer]:
@@ -345,17 +386,24 @@ class Exchange(Spout):
             self.pending_messages -= span.count
             self.pending_bytes -= span.weight_bytes
             self.answered += span.count
+            if span.given.piece.returns:
+                self._retried -= span.count
+            if span.given.piece.returns >= SEVERAL:
+                self._alone -= span.count
         return spans
 
     def _nack(self, nack: Nack) -> None:
         """It comes again, later each time that it is nacked again; the others do not wait for it."""
         (span,) = self._answer(nack.delivery, nack.delivery)
         self._held_bytes -= _weight(self._outputs.pop(nack.delivery, []))
-        piece = span.again()
+        piece, inlet = span.again(), span.given.inlet
+        self._told.log("warning", f"nack of {span.name()}, attempt {span.given.piece.attempt}: {nack.reason}")
+        if self._told.nacked(piece, nack.reason):
+            inlet.set_aside(piece)
+            return
         repeated = piece.attempt - 2
         least_s = min(_NACKED_LONG_S, _NACKED_AGAIN_S * 2.0 ** min(repeated, 20)) if repeated else 0.0
-        self._told.log("warning", f"nack of {span.name()}, attempt {span.given.piece.attempt}: {nack.reason}")
-        span.given.inlet.give_back_later(piece, max(least_s, nack.delay_ms / 1000))
+        inlet.give_back_later(piece, max(least_s, nack.delay_ms / 1000))
 
     def _cover(self, state: State | None) -> None:
         """`state` (None: the program's end) commits what has gathered for it."""
@@ -379,8 +427,13 @@ class Exchange(Spout):
         except CodecError as error:
             raise CodecError(f"{error.what}; {self._answered_by(step)}", remedy=error.remedy) from error
         self._step = _Step()
+        for span in step.spans:
+            self.committed += span.count
+            span.given.inlet.count_answers(span.count)
         if step.ended:
             self._told.ended()
+        if self.done:
+            self._told.progress()
         for inlet in {id(span.given.inlet): span.given.inlet for span in step.spans}.values():
             if not inlet.unanswered and inlet.ended:
                 inlet.wake()  # of all replicas: none gets its end while one of them may leave something
@@ -414,19 +467,45 @@ class Exchange(Spout):
     def settle(self) -> InputLeft:
         """See `Spout`: whatever is not committed comes again, to whoever is next."""
         unanswered = self._open()
-        returned: dict[int, tuple[Inlet, list[Piece]]] = {}
-        for span in self._uncommitted():
-            inlet = span.given.inlet
-            returned.setdefault(id(inlet), (inlet, []))[1].append(span.again())
+        answered = [*self._step.spans, *self._covered.spans]
+        begun, unread = self._parted(answered, unanswered)
         for span in unanswered:
             span.given.inlet.unanswered -= span.count
         self._handed, self._step, self._covered = Handed(), _Step(), _Step()
         self._settled = True
         self.pending_messages = self.pending_bytes = 0
-        for inlet, pieces in returned.values():
-            inlet.give_back(pieces)
-        count = sum(span.count for span in unanswered)
-        return InputLeft(ended=self.said_end, unread=count, consumed=self.answered, unanswered=count)
+        owner, after = self._blame.owner, self._blame.after
+        for inlet in self._inlets.values():
+            if self.blamed:
+                inlet.blame(begun[inlet], owner=owner, answered=self.committed > 0, after=after)
+            else:
+                inlet.give_back(begun[inlet], owner=owner)
+            inlet.give_back(unread[inlet], owner=owner)
+        self._check_possible(self._left_bytes)
+        return InputLeft(
+            ended=self.said_end,
+            unread=sum(span.count for span in unanswered),
+            consumed=self.answered,
+            unanswered=sum(span.count for span in unanswered),
+            touched=sum(piece.batch.count for pieces in begun.values() for piece in pieces),
+        )
+
+    def _parted(
+        self, answered: list[Span], unanswered: list[Span]
+    ) -> tuple[dict[Inlet, list[Piece]], dict[Inlet, list[Piece]]]:
+        """What comes again, by inlet: (what the program had begun to read, what it had not)."""
+        read_bytes = self.written_bytes - min(self._left_bytes, self.written_bytes)
+        begun: dict[Inlet, list[Piece]] = {inlet: [] for inlet in self._inlets.values()}
+        unread: dict[Inlet, list[Piece]] = {inlet: [] for inlet in self._inlets.values()}
+        for span in answered:
+            begun[span.given.inlet].append(span.again())
+        for span in unanswered:
+            first, rest = span.parted(read_bytes)
+            if first is not None:
+                begun[span.given.inlet].append(first.again())
+            if rest is not None:
+                unread[span.given.inlet].append(rest.again(attempts=0))
+        return begun, unread
 
 
 def _weight(outputs: list[Out]) -> int:

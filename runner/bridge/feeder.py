@@ -15,7 +15,6 @@ from runner.bridge.inlet import MANY_PIECES, Inlet, Piece, merged
 from runner.bridge.left import InputLeft
 from runner.bridge.spout import Spout, unread_bytes
 from runner.channel.base import Reader
-from runner.errors import ContractError
 
 __all__ = ["Feeder", "InputLeft", "StreamFeeder", "unread_bytes"]
 
@@ -81,13 +80,6 @@ class Feeder(Spout, ABC):
     @abstractmethod
     def _account(self, unread: int) -> InputLeft:
         """Settle everything held, `unread` bytes being left in the pipe."""
-
-    def _check_possible(self, unread: int) -> None:
-        if unread > self.written_bytes:
-            raise ContractError(
-                f"{unread:,} bytes are unread on `{self.port}`, but only {self.written_bytes:,} were written:"
-                " the program wrote into its own input"
-            )
 
 
 class StreamFeeder(Feeder):

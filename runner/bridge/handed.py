@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from runner.bridge.inlet import Inlet, Piece
 from runner.codec.base import Codec
@@ -16,13 +16,27 @@ EACH_BYTES = 64
 
 @dataclass(slots=True, eq=False)
 class Given:
-    """A piece as it was handed out: its payloads have the deliveries from `first` on. `open` are not answered."""
+    """A piece as it was handed out: its payloads have the deliveries from `first` on. `open` are not answered.
+
+    Its frames were written from byte `position` on, each of them `beside_bytes` longer than its payload.
+    """
 
     first: int
     inlet: Inlet
     piece: Piece
     payloads: list[bytes]
     open: int
+    position: int = 0
+    beside_bytes: Sequence[int] = ()
+
+    def begun(self, read_bytes: int) -> int:
+        """How many of its messages a program has read at least in part that has read so many bytes of its input."""
+        at = self.position
+        for index, (payload, beside_bytes) in enumerate(zip(self.payloads, self.beside_bytes, strict=True)):
+            if at >= read_bytes:
+                return index
+            at += beside_bytes + len(payload)
+        return len(self.payloads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,16 +67,23 @@ class Span:
         payload = self.given.payloads[self.start + at]
         shown = payload[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         more = "…" if len(payload) > _SHOWN_BYTES else ""
-        return f"message {self.number + at:,} of channel `{self.given.piece.reader.channel}`, {shown!r}{more}"
+        number = self.given.piece.identity[0] + self.start + at
+        return f"message {number:,} of channel `{self.given.piece.reader.channel}`, {shown!r}{more}"
 
-    def again(self) -> Piece:
-        """The same, to be handed out once more."""
+    def parted(self, read_bytes: int) -> tuple[Span | None, Span | None]:
+        """(What a program has begun to read that has read so many bytes of its input, and what it has not)."""
+        at = min(max(self.start, self.given.begun(read_bytes)), self.stop)
+        begun = Span(self.given, self.start, at) if at > self.start else None
+        return begun, Span(self.given, at, self.stop) if at < self.stop else None
+
+    def again(self, *, attempts: int = 1) -> Piece:
+        """The same, to be handed out once more; `attempts` were made with it here."""
         piece = self.given.piece
         batch = piece.batch
         if self.count < batch.count:
             codec: Codec = self.given.inlet.codec
             batch = codec.batch_of(self.given.payloads[self.start : self.stop])
-        return Piece(piece.reader, batch, self.number, piece.order, attempt=piece.attempt + 1)
+        return replace(piece, batch=batch, number=self.number, attempt=piece.attempt + attempts)
 
 
 class Handed:
@@ -72,10 +93,19 @@ class Handed:
         self._firsts: list[int] = []
         self._given: list[Given] = []
 
-    def add(self, first: int, inlet: Inlet, piece: Piece, payloads: list[bytes]) -> None:
-        """`piece` was handed out, its first message as delivery `first`."""
+    def add(
+        self,
+        first: int,
+        inlet: Inlet,
+        piece: Piece,
+        payloads: list[bytes],
+        *,
+        position: int = 0,
+        beside_bytes: Sequence[int] = (),
+    ) -> None:
+        """`piece` was handed out, its first message as delivery `first`. See `Given`."""
         self._firsts.append(first)
-        self._given.append(Given(first, inlet, piece, payloads, len(payloads)))
+        self._given.append(Given(first, inlet, piece, payloads, len(payloads), position, beside_bytes))
 
     def find(self, first: int, last: int) -> list[Span]:
         """The messages with these deliveries, which must be there."""

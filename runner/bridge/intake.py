@@ -48,6 +48,11 @@ class Intake(ABC):
         self._breath: asyncio.TimerHandle | None = None
 
     @property
+    def unconnected(self) -> bool:
+        """Whether the program has still to connect to this port."""
+        return False
+
+    @property
     def delivered_by_port(self) -> dict[str, int]:
         """How many messages of this run went into the channels of each port."""
         return {self.port: self.delivered}
@@ -65,11 +70,21 @@ class Intake(ABC):
             data = os.read(self._descriptor, min(there, _MOST_READ_BYTES) or _END_READ_BYTES)
         except (BlockingIOError, InterruptedError):
             return
-        if not data:
-            self.close()
-        elif not self._take(data):
+        except ConnectionResetError:
+            data = b""  # a socket's way to say that its end did not read everything
+        if data:
+            self._received(data)
+        else:
+            self._at_end()
+
+    def _at_end(self) -> None:
+        """Nothing more comes from this descriptor."""
+        self.close()
+
+    def _received(self, data: bytes) -> None:
+        if not self._take(data):
             return
-        elif self._room.full:
+        if self._room.full:
             self._pause()
         elif self._room.ahead:
             self._breathe()
@@ -128,6 +143,9 @@ class Intake(ABC):
     def waiting_bytes(self) -> int:
         """Bytes that the program has written and nobody has read yet."""
         return unread_bytes(self._descriptor) if self._descriptor >= 0 else 0
+
+    def program_has_ended(self) -> None:  # noqa: B027 - a pipe ends by itself
+        """From now on the end of what there is to be read is the end."""
 
     async def read_to_end(self) -> None:
         """After the whole tree is dead: wait until everything it wrote is read.

@@ -11,7 +11,7 @@ class InputLeft:
 
     `ended`: it was given the end of its input and had read everything before. `unread` counts messages, the torn one
     included. `unanswered` counts messages it had read whole and not answered (one-to-one; else 0), the first of which
-    `first_unanswered` names.
+    `first_unanswered` names; `touched` counts the torn one as well.
     """
 
     ended: bool
@@ -19,3 +19,4 @@ class InputLeft:
     consumed: int
     unanswered: int = 0
     first_unanswered: str = ""
+    touched: int = 0

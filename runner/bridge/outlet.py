@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
+from runner.bridge.screen import Screen
 from runner.channel.base import Reader, Writer
 from runner.codec.base import Batch
 from runner.errors import CodecError
@@ -43,7 +44,7 @@ class Delivery(Room):
 
     @abstractmethod
     def deliver(self, batch: Batch) -> None:
-        """Take whole messages. Raises CodecError or ContractError, which end the program's run for good."""
+        """Take whole messages. Raises RunnerError, mostly CodecError or ContractError: it ends the run for good."""
 
 
 class RoomOf(Room):
@@ -81,16 +82,28 @@ class RoomOf(Room):
         return next((room.trouble for room in self._rooms if room.trouble is not None), None)
 
 
+def _framed(messages: Sequence[bytes]) -> Batch:
+    data = b"".join(messages)
+    return Batch((data,), len(messages), len(data))
+
+
 class Outlet(Delivery):
     """All channels that one port of a processor is joined to; its replicas share it."""
 
-    def __init__(self, port: str, writers: Sequence[Writer]) -> None:
+    def __init__(self, port: str, writers: Sequence[Writer], screens: Sequence[Screen | None] = ()) -> None:
         self.port = port
+        self._screens = tuple(screens) if any(screens) else ()
         self.writers = tuple(writers)
         self.written = 0
+        self.refused = 0
+        self._verdict: tuple[Batch, list[bytes], list[list[str | None]]] | None = None
+        """What was judged last, and is not delivered."""
 
     def deliver(self, batch: Batch) -> None:
         """See `Delivery`."""
+        if self._screens:
+            self._deliver_screened(batch)
+            return
         refused: CodecError | None = None
         for writer in self.writers:
             try:
@@ -104,8 +117,59 @@ class Outlet(Delivery):
 
     def check(self, batch: Batch) -> None:
         """Raises the CodecError that `deliver` would raise; delivers nothing."""
-        for writer in self.writers:
-            writer.check(batch)
+        if not self._screens:
+            for writer in self.writers:
+                writer.check(batch)
+            return
+        framed, verdicts = self._judged(batch)
+        for writer, wrong in zip(self.writers, verdicts, strict=True):
+            fit = [message for message, cause in zip(framed, wrong, strict=True) if cause is None]
+            if fit:
+                writer.check(_framed(fit))
+
+    def _judged(self, batch: Batch) -> tuple[list[bytes], list[list[str | None]]]:
+        """The messages of `batch`; and for each channel what is wrong with each of them (None: nothing)."""
+        if self._verdict is None or self._verdict[0] is not batch:
+            codec = self.writers[0].codec
+            framed = codec.split(batch)
+            payloads = [codec.payload(message) for message in framed]
+            wrong = [
+                [screen.wrong(payload) if screen is not None else None for payload in payloads]
+                for screen in self._screens
+            ]
+            self._verdict = batch, framed, wrong
+        return self._verdict[1:]
+
+    def _deliver_screened(self, batch: Batch) -> None:
+        """The same, where a channel of the port has a schema. What no channel takes counts as refused by the port."""
+        framed, verdicts = self._judged(batch)
+        self._verdict = None
+        first = self.written + self.refused + self.carried + 1
+        taken = [False] * len(framed)
+        count = len(framed)
+        failed: CodecError | None = None
+        for writer, screen, wrong in zip(self.writers, self._screens, verdicts, strict=True):
+            fit = []
+            for index in range(count):
+                cause = wrong[index]
+                if screen is None or cause is None:
+                    fit.append(index)
+                else:
+                    writer.refuse(1)
+                    screen.on_refused(first + index, self.writers[0].codec.payload(framed[index]), cause)
+            try:
+                if fit:
+                    writer.publish(_framed([framed[index] for index in fit]))
+            except CodecError as error:
+                failed, error.index = error, fit[error.index]
+                count = error.index  # no channel of the port gets more than this one
+            for index in fit:
+                taken[index] = True
+        through = sum(taken[:count])
+        self.written += through
+        self.refused += count - through
+        if failed is not None:
+            raise failed
 
     @property
     def full(self) -> bool:

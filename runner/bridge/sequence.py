@@ -79,6 +79,18 @@ class Sequencer:
             self._slots.insert(self._slots.index(slot) + 1, behind)
         return behind
 
+    def give_up(self, slot: Slot) -> None:
+        """The first missing answer of `slot`, which holds none, will never come; publishes whatever may leave now.
+
+        Raises CodecError as `put`.
+        """
+        if self._abandoned:
+            return
+        slot.missing -= 1
+        slot.number += 1
+        self._flush()
+        self._let_in()
+
     def own(self, slot: Slot, owner: object | None) -> None:
         """`owner` holds the piece of `slot` from now on."""
         slot.owner = owner

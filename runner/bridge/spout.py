@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from runner.bridge.left import InputLeft
 from runner.channel.base import Reader
 from runner.codec.base import Buffer
+from runner.errors import ContractError
 
 _READERS_GONE_S = 1.0
 _POLL_S = 0.001
@@ -74,6 +75,11 @@ class Spout(ABC):
         return self.unread_bytes + sum(len(part) for part in self._rest)
 
     @property
+    def unconnected(self) -> bool:
+        """Whether the program has still to connect to this port."""
+        return False
+
+    @property
     def inode(self) -> int:
         """The pipe's inode number."""
         return os.fstat(self._descriptor).st_ino if self._descriptor >= 0 else -1
@@ -108,11 +114,14 @@ class Spout(ABC):
                 self._awaiting_room = True
                 self._loop.add_writer(descriptor, self._room)
                 return
-            except BrokenPipeError:
-                self._refused = True
+            except (BrokenPipeError, ConnectionResetError):
+                self._closed_by_program()
                 return
             self.written_bytes += count
             self._advance(count)
+
+    def _closed_by_program(self) -> None:
+        self._refused = True
 
     def _advance(self, count: int) -> None:
         rest = self._rest
@@ -157,6 +166,13 @@ class Spout(ABC):
         Raises ContractError for numbers that cannot be (the program wrote into its own input, say); then nothing that
         the program may have read is given back.
         """
+
+    def _check_possible(self, unread: int) -> None:
+        if unread > self.written_bytes:
+            raise ContractError(
+                f"{unread:,} bytes are unread on `{self.port}`, but only {self.written_bytes:,} were written:"
+                " the program wrote into its own input"
+            )
 
     async def _readers_gone(self) -> None:
         if self.input_closed:

@@ -21,8 +21,10 @@ from runner.store.store import ChannelState, Store
 from runner.store.transaction import Transaction
 
 _READ_BYTES = 256 << 10
-_AHEAD_BYTES = 1 << 20
-_NOTES, _ENDS = "notes", "ends"
+_CLAIM_BYTES = 512 << 10
+_MOST_CLAIM_BYTES = 4 << 20
+_AHEAD_BYTES = 4 << 20
+_NOTES, ENDS = "notes", "ends"
 
 
 def _nothing() -> None:
@@ -56,6 +58,9 @@ class DurableReader(Reader):
         """What is claimed and committed, or on its way to it, and not taken."""
         self._claims_made = 0
         self._claims_committed = 0
+        self._claim_bytes = _CLAIM_BYTES
+        """How much is claimed at once; more while the program waits for commits, as it does for a slow disk."""
+        self._awaited = False
         self._returned: list[tuple[int, Batch]] = []
         """What came back unread, by number."""
         self.account.indeterminate = cursor.handed_out + cursor.read
@@ -144,13 +149,14 @@ class DurableReader(Reader):
         record = home.store.read(home.name, self._position, _READ_BYTES)
         if record is None:
             return None  # not committed yet
-        codec = codec_named(record.codec)
+        same = record.codec == self.codec.name
+        codec = self.codec if same else codec_named(record.codec)
         batch = Batch((record.data,), record.count, len(record.data))
         if record.first < self._position:
             _, batch = codec.skip(batch, self._position - record.first)
         if self._done and self._position + batch.count > self._done[0][0]:
             batch, _ = codec.skip(batch, self._done[0][0] - self._position)
-        convert = converter(codec, self.codec)
+        convert = None if same else converter(codec, self.codec)
         return batch if convert is None else convert(batch)
 
     # -- contract stream: on record as handed out before anybody gets it
@@ -160,6 +166,7 @@ class DurableReader(Reader):
             self._claim(most_bytes, most_messages)
             return None
         if self._claims_committed < self._claims_made:
+            self._awaited = True
             return None
         whole, number = self._claimed
         batch, rest = self._cut(whole, most_bytes, most_messages)
@@ -174,15 +181,26 @@ class DurableReader(Reader):
         return batch
 
     def _claim(self, most_bytes: int | None, most_messages: int | None) -> None:
-        batch = self._again() or self._next(
-            _READ_BYTES if most_bytes is None else min(most_bytes, _READ_BYTES), most_messages, None
-        )
+        batch = self._again() or self._next_records(most_bytes, most_messages)
         if batch is None:
             return
         self._claimed = (batch, self.number)
         self._claims_made += 1
         self._move(self._cursor.claim(self.number, batch.count))
         self._home.store.transaction.on_committed(self._claim_committed)
+
+    def _next_records(self, most_bytes: int | None, most_messages: int | None) -> Batch | None:
+        """As `_next`; without bounds of several records that follow each other, for fewer commits."""
+        batch = self._next(most_bytes, most_messages, None)
+        if batch is None or most_bytes is not None or most_messages is not None:
+            return batch
+        number, parts, count, size_bytes = self.number, batch.parts, batch.count, batch.size_bytes
+        while size_bytes < self._claim_bytes and not self._done and (more := self._next(None, None, None)) is not None:
+            parts += more.parts
+            count += more.count
+            size_bytes += more.size_bytes
+        self.number = number
+        return Batch(parts, count, size_bytes)
 
     def _again(self) -> Batch | None:
         """The first of what came back."""
@@ -211,8 +229,17 @@ class DurableReader(Reader):
 
     def _claim_committed(self) -> None:
         self._claims_committed += 1
+        self._fit_claims()
         if not self._left:
             self.on_data()
+
+    def _fit_claims(self) -> None:
+        """Larger claims when a full one was waited for, smaller ones when none was."""
+        awaited, self._awaited = self._awaited, False
+        if not awaited:
+            self._claim_bytes = max(_CLAIM_BYTES, self._claim_bytes // 2)
+        elif self._claimed is not None and self._claimed[0].size_bytes >= self._claim_bytes:
+            self._claim_bytes = min(self._home.most_claim_bytes, self._claim_bytes * 2)
 
     # -- outcomes
 
@@ -220,7 +247,14 @@ class DurableReader(Reader):
         """See `Reader`; it is committed with whatever the same callback publishes."""
         if messages:
             super().acknowledge(number, messages)
-            self._move(self._cursor.acknowledge(number, messages))
+            if number > 0:
+                self._move(self._cursor.acknowledge(number, messages))
+
+    def die(self, number: int) -> None:
+        """See `Reader`; it is committed with whatever the same callback keeps of it."""
+        super().die(number)
+        if number > 0:
+            self._move(self._cursor.mark_dead(number, 1))
 
     def passed(self, number: int, messages: int) -> None:
         """See `Reader`. It frees the store of them; what became of them is told when their program has ended."""
@@ -268,7 +302,7 @@ class DurableWriter(Writer):
         self._end_key = key_of(channel.name, processor)
         self._written_key = b"written " + self._end_key
         self.carried = int(channel.store.get(_NOTES, self._written_key) or b"0")
-        self.ended_before = channel.store.get(_ENDS, self._end_key) is not None
+        self.ended_before = channel.store.get(ENDS, self._end_key) is not None
         self._written = self.carried
         self._ended = False
         names = {reader.codec.name: reader.codec for reader in channel.durable_readers}
@@ -300,6 +334,12 @@ class DurableWriter(Writer):
         except CodecError as error:
             raise self._refused(self._channel.made + error.index + 1, error) from error
 
+    def refuse(self, messages: int) -> None:
+        """See `Writer`; it is on record that its program has written them."""
+        self._channel.refused += messages
+        self._written += messages
+        self._channel.store.transaction.put(_NOTES, self._written_key, b"%d" % self._written)
+
     def _convert(self, batch: Batch) -> None:
         """What a reader could not be given is refused here, where it can be told to the writer. Raises CodecError."""
         for convert in self._conversions:
@@ -328,7 +368,7 @@ class DurableWriter(Writer):
     @property
     def trouble(self) -> str | None:
         """See `Writer`."""
-        return self._channel.store.stuck
+        return self._channel.trouble
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """See `Writer`."""
@@ -345,7 +385,7 @@ class DurableWriter(Writer):
             return
         self._ended = True
         if for_good:
-            self._channel.store.transaction.put(_ENDS, self._end_key, b"%d" % self._written)
+            self._channel.store.transaction.put(ENDS, self._end_key, b"%d" % self._written)
         self._channel.writer_ended()
 
 
@@ -357,6 +397,7 @@ class DurableChannel(Channel):
     def __init__(self, spec: ChannelSpec, store: Store) -> None:
         self.name = spec.name
         self.capacity_bytes = spec.capacity_bytes
+        self.most_claim_bytes = max(_CLAIM_BYTES, min(_MOST_CLAIM_BYTES, spec.capacity_bytes // 4))
         self.written = 0
         self.refused = 0
         self.store = store
@@ -392,6 +433,11 @@ class DurableChannel(Channel):
         return self.store.stuck is not None or (
             self._at_capacity and any(not each.left for each in self.durable_readers)
         )
+
+    @property
+    def trouble(self) -> str | None:
+        """Why writers wait where no reader makes them; None: nothing but readers does."""
+        return self.store.stuck
 
     @property
     def _at_capacity(self) -> bool:

@@ -195,6 +195,10 @@ class MemoryWriter(Writer):
         except CodecError as error:
             raise self._refused(self._channel.written + error.index + 1, error) from error
 
+    def refuse(self, messages: int) -> None:
+        """See `Writer`."""
+        self._channel.refused += messages
+
     def _converted(self, batch: Batch) -> dict[str, Batch]:
         """The same in every framing that a reader wants and it does not have. Raises CodecError."""
         if not self._conversions:

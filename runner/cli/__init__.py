@@ -19,6 +19,7 @@ _VERBS = {
     "build": "Make the images of the processors that a pipeline uses.",
     "lock": "Write down which images, folders and programs a pipeline runs.",
     "state": "Look at what durable channels hold, check it, export it, give it up.",
+    "dead-letters": "Show, export, replay and discard the messages that were set aside.",
     "graph": "Draw a pipeline as Mermaid or DOT.",
     "schema": "Print the JSON Schema of pipeline.toml or processor.toml.",
 }
@@ -35,7 +36,7 @@ class _Verbs(click.Group):
         del ctx
         if cmd_name not in _VERBS:
             return None
-        command: click.Command = import_module(f"runner.cli.{cmd_name}").command
+        command: click.Command = import_module(f"runner.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

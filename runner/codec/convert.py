@@ -25,9 +25,7 @@ def converter(source: Codec, target: Codec) -> Callable[[Batch], Batch] | None:
         )
     if isinstance(source, DelimitedCodec) and isinstance(target, DelimitedCodec):
         return _exchange_delimiter(source, target)
-    if isinstance(source, DelimitedCodec):
-        return lambda batch: target.batch_of(source.payloads(batch))
-    return lambda batch: target.batch_of([source.payload(framed) for framed in source.split(batch)])
+    return lambda batch: target.batch_of(source.payloads(batch))
 
 
 def _exchange_delimiter(source: DelimitedCodec, target: DelimitedCodec) -> Callable[[Batch], Batch]:

@@ -14,7 +14,10 @@ _BUILT_IN = {
     "length-prefixed": ("runner.codec.length_prefixed", "LENGTH_PREFIXED"),
     "null": ("runner.codec.null", "NULL"),
     "raw": ("runner.codec.raw", "RAW"),
+    "zeromq": ("runner.codec.zeromq", "ZEROMQ"),
+    "zeromq-no-empty": ("runner.codec.zeromq", "ZEROMQ_NO_EMPTY"),
 }
+"""The last two are what `bridge = "zeromq"` gives its ports, and nobody else asks for."""
 
 
 def codec_named(name: str) -> Codec:

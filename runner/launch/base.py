@@ -6,6 +6,7 @@ The launcher is made once per run and home; it is asked to `prepare` before anyt
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,10 @@ class LaunchContext:
     notify: Callable[[Event], None]
 
 
+TakeListener = Callable[[socket.socket], None]
+"""Who is given a listening socket, and owns it from then on."""
+
+
 @dataclass(frozen=True, slots=True)
 class LaunchRequest:
     """One run of a program.
@@ -42,12 +47,16 @@ class LaunchRequest:
     `command` may be empty where the home has one of its own (an image). `directory` None: where the home starts
     programs by itself. `env` is added to what the home gives by itself. `ports` maps the descriptor number that the
     program sees to the runner's own descriptor (the caller keeps and closes its own). 0, 1 and 2 are always there.
+    `endpoints` maps a variable's name to who takes the listening unix socket that the program finds in it, as
+    `ipc://PATH`: a new one for each run, that nobody but this instance (and root) can reach. For processors whose
+    bridge is "zeromq" only.
     """
 
     command: tuple[str, ...]
     directory: str | None
     env: Mapping[str, str] = field(repr=False)
     ports: Mapping[int, int] = field(default_factory=dict)
+    endpoints: Mapping[str, TakeListener] = field(default_factory=dict)
 
 
 class Handle(ABC):

@@ -31,10 +31,14 @@ _CREDENTIALS = struct.Struct("3i")
 
 
 class Box:
-    """See the module. `name` is the engine's for it; `pid` its first process as seen from here, 0 where it is not."""
+    """See the module. `name` is the engine's for it; `pid` its first process as seen from here, 0 where it is not.
+
+    `folder` is the private one of this machine that it is shown.
+    """
 
     def __init__(self, engine: Engine, name: str, door: Door, channel: socket.socket) -> None:
         self.name = name
+        self.folder = door.folder
         self.pid = _peer(channel)
         self._engine = engine
         self._door = door

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 
 from runner.errors import LaunchError, MachineError
 from runner.launch.base import ShimLostError
+from runner.plan.containers import SOCKET_FOLDER
 from runner.spec.model import MIB, Mount, Processor
 from runner.spec.visible import SYSTEM_FOLDERS
 
@@ -59,6 +60,7 @@ class Wall:
     `shim` and `channel` are the descriptors of the inner shim's program and of its socket, `seccomp` that of its
     filter, `files` those of the contents of files that are made for it. `user_namespace`: it gets one of its own;
     `forbid_more`: this bubblewrap can forbid further ones. `directory` is where the program will be started.
+    `endpoints` is the folder with its sockets for ZeroMQ, if it has any (see `endpoints_inside`).
     """
 
     bwrap: str
@@ -70,6 +72,12 @@ class Wall:
     forbid_more: bool = True
     seccomp: int | None = None
     files: Mapping[str, int] = field(default_factory=dict)
+    endpoints: str | None = None
+
+
+def endpoints_inside(spec: Processor) -> str | None:
+    """Where the program finds the folder with its sockets; None: at its path of this machine."""
+    return SOCKET_FOLDER if spec.untrusted else None  # whoever is walled off is shown no path of ours
 
 
 def arguments(spec: Processor, system: System, wall: Wall) -> list[str]:
@@ -78,6 +86,8 @@ def arguments(spec: Processor, system: System, wall: Wall) -> list[str]:
     words += _untrusted(spec, system, wall) if spec.untrusted else _trusted(spec, wall)
     for mount in _mounts(spec):
         words += ["--bind" if mount.writable else "--ro-bind", str(mount.source), mount.target]
+    if wall.endpoints is not None and (spec.untrusted or _is_below(wall.endpoints, _FRESH)):
+        words += ["--ro-bind", wall.endpoints, endpoints_inside(spec) or wall.endpoints]
     if spec.untrusted:
         words += ["--remount-ro", "/"]
     words += ["--chdir", "/"]

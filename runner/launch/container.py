@@ -22,6 +22,7 @@ from runner.events import Exited, Progress, Warned
 from runner.launch import sockets
 from runner.launch.base import FILES_INSIDE, FROM_INSIDE, Handle, LaunchContext, Launcher, LaunchRequest, ShimLostError
 from runner.launch.box import Box, open_box
+from runner.launch.endpoints import EndpointFolder
 from runner.launch.engine import Engine, EngineAwayError, EngineRefusedError, Throttle
 from runner.launch.machine import gather
 from runner.launch.owner import started, this_owner
@@ -51,6 +52,7 @@ class ContainerHandle(Handle):
         self._spec = spec
         self._replica = replica
         self._box: Box | None = None
+        self._endpoints: EndpointFolder | None = None
         self._job: Job | None = None
         self._ending: asyncio.Task[Exited] | None = None
         self._opening: asyncio.Task[Box] | None = None
@@ -68,8 +70,10 @@ class ContainerHandle(Handle):
         if self._box is None:
             self._box = await self._new_box()
         box = self._box
-        open_to(request.ports.values(), launcher.user_here(spec, self._replica))
-        self._job = Job(command, request.directory or "", request.env, request.ports, inherit_env=True)
+        user = launcher.user_here(spec, self._replica)
+        open_to(request.ports.values(), user)
+        env = {**request.env, **self._listen(box, request, user)}
+        self._job = Job(command, request.directory or "", env, request.ports, inherit_env=True)
         box.begin()
         try:
             inside = await box.connection.start(self._job)
@@ -83,6 +87,15 @@ class ContainerHandle(Handle):
             raise
         self._ending = asyncio.create_task(box.end(spec))
         return _seen_from_here(box.pid, inside)
+
+    def _listen(self, box: Box, request: LaunchRequest, user: User | None) -> dict[str, str]:
+        """The variables of its endpoints, which are in the folder that its container shows it."""
+        if not request.endpoints:
+            return {}
+        if self._endpoints is None:
+            owner = None if user is None else (user.uid, user.gid)
+            self._endpoints = EndpointFolder(box.folder, containers.SOCKET_FOLDER, owner)
+        return self._endpoints.listen(request.endpoints)
 
     async def exited(self) -> Exited:
         """See `Handle`."""
@@ -144,6 +157,9 @@ class ContainerHandle(Handle):
 
     def _discard(self) -> None:
         """Let go of the container; it is removed in the background, and `close` waits for that."""
+        if self._endpoints is not None:
+            self._endpoints.clear()
+            self._endpoints = None
         if self._box is not None:
             self._box.release()
             removal = asyncio.create_task(self._launcher.remove_box(self._box))

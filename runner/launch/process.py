@@ -15,6 +15,7 @@ from runner.errors import MachineError
 from runner.events import Exited, Warned
 from runner.launch.base import Handle, LaunchContext, Launcher, LaunchRequest
 from runner.launch.cgroup import CONTROLLERS, CgroupHome, Group
+from runner.launch.endpoints import EndpointFolder, EndpointFolders
 from runner.launch.shim.locate import shim_path
 from runner.launch.shim_client import Job, ShimConnection
 from runner.launch.tree import become_subreaper, carries_mark, end_orphans
@@ -30,8 +31,15 @@ _SPARE_PIDS = 1  # the shim
 class ProcessHandle(Handle):
     """One shim and what runs under it, in a control group if it has limits. A shim that died is replaced at a start."""
 
-    def __init__(self, launcher: ProcessLauncher, resources: Resources, group: Group | None) -> None:
+    def __init__(
+        self,
+        launcher: ProcessLauncher,
+        resources: Resources,
+        group: Group | None,
+        endpoints: EndpointFolder | None = None,
+    ) -> None:
         self._launcher = launcher
+        self._endpoints = endpoints
         self._resources = resources
         self._group = group
         self._oom_kills = 0
@@ -47,6 +55,8 @@ class ProcessHandle(Handle):
     async def start(self, request: LaunchRequest) -> int:
         """See `Handle`."""
         environment = {**os.environ, **request.env}
+        if self._endpoints is not None:
+            environment |= self._endpoints.listen(request.endpoints)
         limits = rlimits(self._resources, self.held)
         return await self.start_job(Job(request.command, request.directory or "", environment, request.ports, limits))
 
@@ -121,6 +131,8 @@ class ProcessHandle(Handle):
             await self._reaped.wait()
         if self._group is not None:
             await self._group.remove()
+        if self._endpoints is not None:
+            self._endpoints.remove()
 
     def _spawn_shim(self) -> ShimConnection:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -180,6 +192,7 @@ class ProcessLauncher(Launcher):
 
     def __init__(self, context: LaunchContext) -> None:
         self.shim = str(shim_path())
+        self.endpoints = EndpointFolders()
         self._context = context
         self._mark = f"CONNECTOR_RUN={context.run}".encode()
         try:
@@ -203,14 +216,16 @@ class ProcessLauncher(Launcher):
 
     async def open(self, spec: Processor, replica: int) -> ProcessHandle:
         """See `Launcher`; the shim itself comes with the first start."""
-        return self.handle(spec, replica, spare_pids=_SPARE_PIDS)
+        endpoints = await self.endpoints.make(None) if spec.bridge == "zeromq" else None
+        return ProcessHandle(self, spec.resources, self._group(spec, replica, _SPARE_PIDS), endpoints)
 
     def handle(self, spec: Processor, replica: int, *, spare_pids: int) -> ProcessHandle:
-        """Like `open`; `spare_pids`: how many processes there may be beside those that the spec gives it."""
+        """One for somebody else's use; `spare_pids`: how many processes there may be beside those of the spec."""
         return ProcessHandle(self, spec.resources, self._group(spec, replica, spare_pids))
 
     async def close(self) -> None:
         """See `Launcher`."""
+        self.endpoints.close()
         if "_cgroups" in self.__dict__:
             self._cgroups.close()
 

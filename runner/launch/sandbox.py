@@ -40,6 +40,7 @@ from runner.launch.base import (
     LaunchRequest,
     ShimLostError,
 )
+from runner.launch.endpoints import EndpointFolder
 from runner.launch.machine import gather_for
 from runner.launch.process import ProcessHandle, ProcessLauncher
 from runner.launch.shim_client import Job, ShimConnection
@@ -75,7 +76,15 @@ class Identity:
 class SandboxHandle(Handle):
     """See the module. A trusted program is started again in its sandbox, an untrusted one in a new one each time."""
 
-    def __init__(self, launcher: SandboxLauncher, spec: Processor, identity: Identity, outer: ProcessHandle) -> None:
+    def __init__(
+        self,
+        launcher: SandboxLauncher,
+        spec: Processor,
+        identity: Identity,
+        outer: ProcessHandle,
+        endpoints: EndpointFolder | None = None,
+    ) -> None:
+        self._endpoints = endpoints
         self.checks_inside = FILES_INSIDE if spec.network == "host" else FROM_INSIDE
         self._launcher = launcher
         self._spec = spec
@@ -93,7 +102,10 @@ class SandboxHandle(Handle):
         fresh = self._spec.untrusted or self._inner is None or self._inner.lost
         if self._identity.given:
             _hand_over(request.ports.values(), self._identity)
-        self._job = Job(request.command, directory, self._environment(request.env), request.ports, self._limits())
+        environment = self._environment(request.env)
+        if self._endpoints is not None:
+            environment |= self._endpoints.listen(request.endpoints)
+        self._job = Job(request.command, directory, environment, request.ports, self._limits())
         if not fresh:
             return await self._start_inside(self._job)
         for _ in range(_MOST_BUILDS):
@@ -162,6 +174,8 @@ class SandboxHandle(Handle):
             self._inner.close()
         await self._outer.close()
         self._forget_said()
+        if self._endpoints is not None:
+            self._endpoints.remove()
 
     def _environment(self, added: Mapping[str, str]) -> dict[str, str]:
         if not self._spec.untrusted:
@@ -230,6 +244,7 @@ class SandboxHandle(Handle):
             forbid_more=self._launcher.forbids_namespaces,
             seccomp=seccomp,
             files=files,
+            endpoints=None if self._endpoints is None else str(self._endpoints.folder),
         )
 
     async def _why_not_built(self) -> RunnerError:
@@ -306,7 +321,12 @@ class SandboxLauncher(Launcher):
         """See `Launcher`; the sandbox itself comes with the first start."""
         self._look()
         identity = self._identity(spec, replica)
-        return SandboxHandle(self, spec, identity, self._processes.handle(spec, replica, spare_pids=_SPARE_PIDS))
+        endpoints = None
+        if spec.bridge == "zeromq":
+            user = (identity.uid, identity.gid) if identity.given else None
+            endpoints = await self._processes.endpoints.make(bubblewrap.endpoints_inside(spec), user)
+        outer = self._processes.handle(spec, replica, spare_pids=_SPARE_PIDS)
+        return SandboxHandle(self, spec, identity, outer, endpoints)
 
     async def close(self) -> None:
         """See `Launcher`."""

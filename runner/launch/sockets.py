@@ -90,6 +90,13 @@ class SocketFolder:
             remedy="set XDG_RUNTIME_DIR to a short folder of your own with mode 0700",
         )
 
+    def let_others_pass(self) -> None:
+        """Other users may go through here to what is theirs in it; there is nothing for them to list or change."""
+        for folder in (self.path, self.path.parent):
+            status = folder.stat()
+            if status.st_uid == os.geteuid() and not status.st_mode & 0o001:
+                folder.chmod(stat.S_IMODE(status.st_mode) | 0o011)
+
     def door(self) -> Door:
         """A new listening socket."""
         self._doors += 1

@@ -7,11 +7,13 @@ import signal
 from dataclasses import dataclass
 
 from runner.events import (
+    DeadLetter,
     Event,
     Exited,
     InstanceState,
     LogLeftOut,
     LogLine,
+    MessagesRefused,
     ProcessorFailed,
     Progress,
     RunEnded,
@@ -61,7 +63,7 @@ def level_of(event: Event) -> Level:
     match event:
         case ProcessorFailed() | RunEnded(status=RunStatus.FAILED):
             return Level.ERROR
-        case Warned() | LogLeftOut() | LogLine(stream="stray"):
+        case Warned() | LogLeftOut() | LogLine(stream="stray") | DeadLetter() | MessagesRefused():
             return Level.WARNING
         case StateChanged(new=InstanceState.BACKOFF | InstanceState.FAILED):
             return Level.WARNING
@@ -87,11 +89,23 @@ def sentences(event: Event) -> tuple[Sentence, ...]:
         case LogLeftOut():
             text = f"… {format_count(event.count, 'log line')} left out: more than the limit"
             return (Sentence(level, instance_name(event.processor, event.replica), text),)
-        case Warned():
-            return (Sentence(level, event.processor or RUN, f"warning: {event.message}"),)
+        case DeadLetter():
+            return (Sentence(level, instance_name(event.processor, event.replica), _dead_letter(event)),)
         case _:
-            text = _run_text(event)
-            return (Sentence(level, RUN, text),) if text else ()
+            who, text = _told(event)
+            return (Sentence(level, who, text),) if text else ()
+
+
+def _told(event: Event) -> tuple[str, str]:
+    """(Who speaks, what) for an event that is told in one line and by no instance."""
+    match event:
+        case MessagesRefused():
+            count = format_count(event.count, "message")
+            return event.processor, f"{count} refused by the schema of `{event.channel}`: {event.cause}"
+        case Warned():
+            return event.processor or RUN, f"warning: {event.message}"
+        case _:
+            return RUN, _run_text(event)
 
 
 def describe_exit(exited: Exited | None) -> str:
@@ -104,6 +118,12 @@ def describe_exit(exited: Exited | None) -> str:
         except ValueError:
             return f"killed by signal {exited.signal}"
     return "" if exited.code is None else f"exit status {exited.code}"
+
+
+def _dead_letter(event: DeadLetter) -> str:
+    message = f"message {event.number:,} of channel `{event.channel}`" if event.number else "a replayed message"
+    kept = f"kept as dead letter {event.letter}" if event.kept else "kept in the report alone"
+    return f"{message} is set aside ({event.cause}), {kept}; it begins with {event.beginning!r}"
 
 
 def _log_line(event: LogLine, level: Level) -> Sentence:

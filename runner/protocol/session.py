@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from enum import Enum
 
 from runner.protocol import encoder
-from runner.protocol.decoder import Decoder
 from runner.protocol.deliveries import Deliveries
 from runner.protocol.errors import ProtocolError
 from runner.protocol.frames import VERSION, Ack, Buffer, End, Frame, Log, Nack, Out, Pong, Ready, State
+from runner.protocol.wire import STDIO, FrameDecoder, Wire
 
 
 class Phase(Enum):
@@ -27,16 +27,24 @@ class Phase(Enum):
 class Session:
     """Checks what comes in, makes what goes out. Uncommitted outputs are the caller's to keep.
 
-    `no_states` says why this program may not be stateful; None: it may.
+    `no_states` says why this program may not be stateful; None: it may. `wire` is how frames are carried.
     """
 
     def __init__(
-        self, *, reads: Collection[str], writes: Collection[str], max_payload_bytes: int, no_states: str | None = None
+        self,
+        *,
+        reads: Collection[str],
+        writes: Collection[str],
+        max_payload_bytes: int,
+        no_states: str | None = None,
+        wire: Wire = STDIO,
     ) -> None:
         self.phase = Phase.OPENING
         self.stateful = False
         self.deliveries = Deliveries()
-        self._decoder = Decoder(writes, max_payload_bytes)
+        self.decoder: FrameDecoder = wire.decoder(writes, max_payload_bytes)
+        self._wire = wire
+        self._writes = writes
         self._max_payload_bytes = max_payload_bytes
         self._reading = set(reads)
         self._no_states = no_states
@@ -53,20 +61,19 @@ class Session:
         """What was read, as frames that are allowed. Raises ProtocolError; `rescued` has what came before it."""
         late: ProtocolError | None = None
         try:
-            found = self._decoder.feed(data)
+            found = self.decoder.feed(data)
         except ProtocolError as error:
-            found, late = self._decoder.rescued(), error
+            found, late = self.decoder.rescued(), error
         self._check(found)
         if late is not None:
             self._rescued = found
             raise late
         return found
 
-    def receive_message(self, parts: Sequence[bytes]) -> Frame:
-        """The same for one ZeroMQ message. Raises ProtocolError."""
-        frame = self._decoder.message(parts)
-        self._check([frame])
-        return frame
+    def begin_again(self) -> None:
+        """Before `ready`, the program has another connection: what was cut short on the one before is forgotten."""
+        assert self.phase is Phase.OPENING
+        self.decoder = self._wire.decoder(self._writes, self._max_payload_bytes)
 
     def rescued(self) -> list[Frame]:
         """The good frames before the error that `receive` raised."""
@@ -74,7 +81,7 @@ class Session:
 
     def finish(self) -> None:
         """Its output has ended, and should have done so between frames. Raises ProtocolError."""
-        self._decoder.finish()
+        self.decoder.finish()
 
     def _check(self, found: list[Frame]) -> None:
         deliveries = self.deliveries
@@ -158,7 +165,8 @@ class Session:
     def opening(self, state: Buffer | None, state_file: str | None = None) -> list[Buffer]:
         """The answer to `ready`, before anything else: the last committed state, if there is one."""
         assert self.phase is Phase.OPEN
-        return encoder.opening(max_payload_bytes=self._max_payload_bytes, state=state, state_file=state_file)
+        parts = encoder.opening(max_payload_bytes=self._max_payload_bytes, state=state, state_file=state_file)
+        return self._wire.pairs(parts)
 
     def deliver(
         self, payloads: Sequence[Buffer], *, number: int, attempt: int, port: str, channel: str
@@ -166,14 +174,13 @@ class Session:
         """Consecutive messages of a channel (NAME@EPOCH): the delivery number of the first, and the parts."""
         assert self.phase is Phase.OPEN
         first = self.deliveries.add(len(payloads))
-        return first, encoder.messages(
-            payloads, delivery=first, number=number, attempt=attempt, port=port, channel=channel
-        )
+        parts = encoder.messages(payloads, delivery=first, number=number, attempt=attempt, port=port, channel=channel)
+        return first, self._wire.pairs(parts)
 
     def end_of(self, port: str) -> list[Buffer]:
         """No new message comes on `port`; what was nacked, or left by another replica, still may."""
         self._reading.remove(port)
-        return encoder.end(port)
+        return self._wire.alone(encoder.end(port))
 
     def end(self) -> list[Buffer]:
         """All ports have ended, nothing is in flight and nothing will come again."""
@@ -181,17 +188,17 @@ class Session:
         assert not self._reading
         assert not self.deliveries.in_flight
         self.phase = Phase.ENDING
-        return encoder.end(None)
+        return self._wire.alone(encoder.end(None))
 
     def ping(self) -> list[Buffer]:
         """Only while nothing is in flight, and one at a time."""
         assert not self.waits_for_pong
         self.waits_for_pong = True
         self._token += 1
-        return encoder.ping(self._token)
+        return self._wire.alone(encoder.ping(self._token))
 
     def committed(self, number: int) -> list[Buffer]:
         """All states up to `number`, and what they cover, are committed."""
         assert self._confirmed < number <= self._states
         self._confirmed = number
-        return encoder.committed(number)
+        return self._wire.alone(encoder.committed(number))

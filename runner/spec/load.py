@@ -84,7 +84,7 @@ def _load(
     for name, each in resolved.items():
         check_processor(each, joined=not _lost_ends(walked, name))
     tables = walked.data.get("channels", {})
-    channels = wire(resolved, tables, source, findings, whole=not _lost_ends(walked, None))
+    channels = wire(resolved, tables, source, findings, whole=not _lost_ends(walked, None), folder=folder)
     problems = findings.problems()
     if findings.failed:
         raise SpecError(problems)

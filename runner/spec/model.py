@@ -26,6 +26,7 @@ class Contract(StrEnum):
 
     STREAM = "stream"
     ONE_TO_ONE = "one-to-one"
+    BATCH = "batch"
     ACKNOWLEDGED = "acknowledged"
 
 
@@ -150,6 +151,32 @@ class InFlight(msgspec.Struct, frozen=True):
     messages: int | None = None
 
 
+class BatchPolicy(msgspec.Struct, frozen=True):
+    """How many messages, or bytes of them, one run of a program is given (`batch`); a longer message comes alone.
+
+    `wait_s`: how long a batch that is not full waits for more, from its first message on.
+    """
+
+    messages: int = 1000
+    size_bytes: int = 8 * MIB
+    wait_s: float = 1.0
+
+
+BATCH_FILE = "{batch}"
+"""Where it stands in a command, the path of a file with the batch is put in."""
+
+
+class Poison(msgspec.Struct, frozen=True):
+    """When messages are suspected of killing their reader, and how many may be set aside.
+
+    `after` deaths in a row without an answer make what is in flight suspect; more dead letters than `limit` fail the
+    processor.
+    """
+
+    after: int = 3
+    limit: Rate = Rate(100, 60.0)
+
+
 class Resources(msgspec.Struct, frozen=True):
     """Limits of one instance; None: not limited. `memory_bytes` and `disk_bytes` in bytes, `cpus` in cores.
 
@@ -178,6 +205,9 @@ class Processor(msgspec.Struct, frozen=True):
     program as CONNECTOR_PARAM_NAME and CONNECTOR_PARAMS; durations are seconds and sizes bytes, and those named in
     `secret_params` are never shown. `secrets` maps a variable's name to its value (never shown). A source with
     `resume` "none" has the restart policy "never".
+    `batch` and `max_outputs_bytes` (how much the run of a batch may write) are for contract `batch`.
+    `bridge` "zeromq": its ports are sockets, not descriptors, and `end` says what means the end of its input: an empty
+    message, or the stop signal (contract `stream` only).
     `order` is "keep" or "any". `log_stdout`: stdout is no port and no acknowledgement, so it is the log.
     """
 
@@ -199,16 +229,21 @@ class Processor(msgspec.Struct, frozen=True):
     contract: Contract = Contract.STREAM
     resume: Resume = Resume.NONE
     in_flight: InFlight = InFlight()
+    batch: BatchPolicy = BatchPolicy()
+    max_outputs_bytes: int = 1 << 30
     replicas: int = 1
     order: Literal["keep", "any"] = "any"
     max_message_bytes: int = 16 * MIB
     guard: Guard = Guard()
+    bridge: Literal["stdio", "zeromq"] = "stdio"
+    end: Literal["empty", "signal"] = "signal"
     restart: RestartPolicy = RestartPolicy()
     stop: StopPolicy = StopPolicy()
     ready: Check | None = None
     live: Check | None = None
     stall_s: float | None = None
     continue_on_error: bool = False
+    poison: Poison = Poison()
     resources: Resources = Resources()
     env: dict[str, str] = msgspec.field(default_factory=dict)
     params: dict[str, object] = msgspec.field(default_factory=dict)
@@ -224,6 +259,12 @@ class Processor(msgspec.Struct, frozen=True):
         return not self.reads
 
     @property
+    def told_by_signal(self) -> bool:
+        """Whether the stop signal is what tells it that its input has ended."""
+        plain = self.bridge == "zeromq" and self.contract is Contract.STREAM
+        return plain and self.end == "signal" and not self.is_source
+
+    @property
     def untrusted(self) -> bool:
         """Whether it is walled off."""
         return self.trust is Trust.UNTRUSTED
@@ -231,7 +272,13 @@ class Processor(msgspec.Struct, frozen=True):
     @property
     def log_stdout(self) -> bool:
         """Whether its stdout belongs to its log."""
-        return self.contract is Contract.STREAM and all(port.name != "stdout" for port in self.writes)
+        unanswered = self.contract in {Contract.STREAM, Contract.BATCH}
+        return unanswered and all(port.name != "stdout" for port in self.writes)
+
+    @property
+    def batch_as_file(self) -> bool:
+        """Whether it is given its batch as a file, named in its command; otherwise on stdin."""
+        return self.contract is Contract.BATCH and any(BATCH_FILE in word for word in self.command)
 
 
 class Durability(StrEnum):
@@ -242,8 +289,34 @@ class Durability(StrEnum):
     DISK = "disk"
 
 
+class Rotation(msgspec.Struct, frozen=True):
+    """When the file of a channel is full, and how many full ones are kept; None: by no size, at no time, all."""
+
+    size_bytes: int | None = None
+    every_s: float | None = None
+    keep: int | None = None
+
+
+class FileEnd(msgspec.Struct, frozen=True):
+    """The file that a channel ends or begins in, framed by `codec` (its name).
+
+    Where it begins in it, `follow` says whether it is read on as it grows, and a message is at most `max_message_bytes`
+    long.
+    """
+
+    path: Path
+    codec: str
+    rotation: Rotation = Rotation()
+    follow: bool = False
+    max_message_bytes: int = 16 * MIB
+
+
 class Channel(msgspec.Struct, frozen=True):
-    """One channel's spec; `writers` and `readers` are names of processors, in file order, each once."""
+    """One channel's spec; `writers` and `readers` are names of processors, in file order, each once.
+
+    `schema` is a JSON Schema, as JSON, that messages must fit (None: they need not).
+    `file` is set where one of its ends is a file; then it has no writers, or no readers.
+    """
 
     name: str
     kind: str = "memory"
@@ -252,6 +325,8 @@ class Channel(msgspec.Struct, frozen=True):
     writers: tuple[str, ...] = ()
     readers: tuple[str, ...] = ()
     durability: Durability = Durability.MEMORY
+    schema: str | None = None
+    file: FileEnd | None = None
 
     @property
     def durable(self) -> bool:

@@ -67,6 +67,11 @@ def ports(
     return tuple(found)
 
 
+def with_codec(ports: tuple[Port, ...], codec: str) -> tuple[Port, ...]:
+    """The same ports, all with `codec`."""
+    return tuple(Port(port.name, port.channels, codec) for port in ports)
+
+
 def _is_allowed(scope: Scope, side: str, port: str, declared: Mapping[str, Any] | None) -> bool:
     if side == "reads" and port in {"stdout", "stderr"}:
         scope.error(
@@ -133,7 +138,7 @@ def check_codec(scope: Scope, path: Path, codec: str) -> None:
 
 def check_kind(scope: Scope, path: Path, kind: str) -> None:
     """Note an error where no channel has this kind, here or in an installed package."""
-    known = dict.fromkeys(("memory", "pipe", "durable"))
+    known = dict.fromkeys(("memory", "pipe", "durable", "file"))
     if kind in known or kind in _installed("connector.channels"):
         return
     known |= dict.fromkeys(_installed("connector.channels"))

@@ -12,8 +12,10 @@ from msgspec import UNSET, Struct, UnsetType
 from runner.spec import model, scanner
 from runner.spec.command import located, with_params, words_of
 from runner.spec.document import (
+    BatchDocument,
     InFlightDocument,
     LiveDocument,
+    PoisonDocument,
     ProcessorDocument,
     ReadyDocument,
     StopDocument,
@@ -21,13 +23,14 @@ from runner.spec.document import (
 from runner.spec.findings import Findings, Scope, Source, listed
 from runner.spec.params import given_params
 from runner.spec.placement import Placement
-from runner.spec.ports import Codecs, ports
+from runner.spec.ports import Codecs, ports, with_codec
 from runner.spec.presence import is_folder, is_there
 from runner.spec.settings import (
     check_backoff,
     check_param_sizes,
     check_variables,
     guard_of,
+    poison_policy,
     probe,
     restart_policy,
     secrets_of,
@@ -126,6 +129,9 @@ class _Resolver:
                 mounts=mounts,
             )
         reads, writes, codecs = self._ports()
+        if document.bridge == "zeromq" and document.contract == "stream":
+            reads = with_codec(reads, "zeromq-no-empty" if document.end == "empty" else "zeromq")
+            writes = with_codec(writes, "zeromq")
         contract = model.Contract(document.contract)
         restart = restart_policy(document.restart)
         check_backoff(self._scope, restart)
@@ -150,14 +156,19 @@ class _Resolver:
             contract=contract,
             resume=model.Resume(document.resume),
             in_flight=self._in_flight(),
+            batch=self._batch(),
+            max_outputs_bytes=size_bytes(document.max_outputs if document.max_outputs is not UNSET else "1GiB"),
             replicas=document.replicas,
             order=self._order(contract),
             max_message_bytes=size_bytes(document.max_message),
             guard=guard_of(self._scope, document.guard),
+            bridge=document.bridge,
+            end=document.end if document.end is not UNSET else "signal",
             restart=restart,
             stop=stop_policy(document.stop if document.stop is not UNSET else StopDocument()),
             ready=self._probe("ready", document.ready),
             live=self._probe("live", document.live),
+            poison=poison_policy(document.poison if document.poison is not UNSET else PoisonDocument()),
             stall_s=parse_duration(document.stall) if isinstance(document.stall, str) else None,
             continue_on_error=document.continue_on_error,
             resources=place.resources(),
@@ -281,6 +292,10 @@ class _Resolver:
         written = self._document.in_flight
         document = written if written is not UNSET else InFlightDocument()
         return model.InFlight(size_bytes(document.bytes), document.messages if document.messages is not UNSET else None)
+
+    def _batch(self) -> model.BatchPolicy:
+        document = self._document.batch if self._document.batch is not UNSET else BatchDocument()
+        return model.BatchPolicy(document.messages, size_bytes(document.bytes), parse_duration(document.wait))
 
     def _order(self, contract: model.Contract) -> Any:
         written = self._document.order

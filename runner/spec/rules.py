@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from runner.spec.batch_rules import check_batch
 from runner.spec.model import Contract, Resume
 from runner.spec.processor import Resolved
+from runner.spec.zeromq_rules import check_bridge
 
 
 def check_processor(resolved: Resolved, *, joined: bool) -> None:
@@ -12,8 +14,28 @@ def check_processor(resolved: Resolved, *, joined: bool) -> None:
         _check_source(resolved)
         _check_contract(resolved)
         _check_frames(resolved)
+        check_batch(resolved)
         _check_stdout(resolved)
+        check_bridge(resolved)
     _check_raw(resolved)
+    _check_poison(resolved)
+
+
+def _check_poison(resolved: Resolved) -> None:
+    """Where a message can be blamed for a death, and there are deaths enough."""
+    processor, scope = resolved.processor, resolved.scope
+    if "poison" not in resolved.written:
+        return
+    if processor.contract is Contract.STREAM:
+        message = 'contract = "stream" does not tell which message is in work, so none can be set aside'
+        scope.error(("poison",), message, 'leave it out, or write contract = "one-to-one" or "batch"', at="key")
+    elif processor.restart.when == "never" or processor.restart.limit.count < processor.poison.after:
+        scope.warning(
+            ("poison",),
+            "restart allows fewer deaths than make a message suspect, so the processor fails first",
+            f"let restart.limit allow at least {processor.poison.after}",
+            at="key",
+        )
 
 
 def _check_source(resolved: Resolved) -> None:
@@ -103,8 +125,9 @@ def _check_raw(resolved: Resolved) -> None:
         bound = {port.codec for port in ports if port.name in {"stdin", "stdout"}} | {processor.stdout_codec}
         if "raw" in bound:
             scope.error(("contract",), 'codec "raw" has no messages that could be answered one to one', _REFRAME)
-    if processor.contract is Contract.ACKNOWLEDGED and any(port.codec == "raw" for port in ports):
-        scope.error(("contract",), 'codec "raw" has no messages that could be acknowledged', _REFRAME)
+    what = {Contract.ACKNOWLEDGED: "acknowledged", Contract.BATCH: "put into batches"}.get(processor.contract)
+    if what is not None and any(port.codec == "raw" for port in ports):
+        scope.error(("contract",), f'codec "raw" has no messages that could be {what}', _REFRAME)
     if not raw:
         return
     if processor.replicas > 1:

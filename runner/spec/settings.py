@@ -13,9 +13,16 @@ from msgspec import UNSET
 
 from runner.spec import scanner
 from runner.spec.command import LONGEST_STRING, env_word
-from runner.spec.document import GuardDocument, LiveDocument, ReadyDocument, RestartDocument, StopDocument
+from runner.spec.document import (
+    GuardDocument,
+    LiveDocument,
+    PoisonDocument,
+    ReadyDocument,
+    RestartDocument,
+    StopDocument,
+)
 from runner.spec.findings import Scope, listed, show
-from runner.spec.model import Backoff, Check, Guard, RestartPolicy, StopPolicy
+from runner.spec.model import Backoff, Check, Guard, Poison, RestartPolicy, StopPolicy
 from runner.units import parse_duration, parse_rate
 
 OUR_VARIABLES = "CONNECTOR_"
@@ -41,6 +48,11 @@ def check_backoff(scope: Scope, policy: RestartPolicy) -> None:
     """A backoff that would shrink is an error."""
     if policy.backoff.most_s < policy.backoff.first_s:
         scope.error(("restart", "backoff"), "ends below its beginning", 'write the smaller one first: "100ms..30s"')
+
+
+def poison_policy(document: PoisonDocument) -> Poison:
+    """`poison`, parsed."""
+    return Poison(document.after, parse_rate(document.limit))
 
 
 def stop_policy(document: StopDocument) -> StopPolicy:

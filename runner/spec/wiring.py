@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,7 +12,9 @@ from msgspec import UNSET, Struct
 from runner.spec import scanner
 from runner.spec.command import similar
 from runner.spec.document import ChannelDocument
+from runner.spec.files import check_one_end, file_end
 from runner.spec.findings import Findings, Scope, Source, listed
+from runner.spec.json_schema import schema_of
 from runner.spec.model import Channel, Contract, Durability, OnFull, Port
 from runner.spec.ports import check_kind, path_of
 from runner.spec.processor import Resolved
@@ -44,16 +47,23 @@ class Ends(Struct):
 
 
 def wire(
-    processors: Mapping[str, Resolved], tables: Mapping[str, Any], source: Source, findings: Findings, *, whole: bool
+    processors: Mapping[str, Resolved],
+    tables: Mapping[str, Any],
+    source: Source,
+    findings: Findings,
+    *,
+    whole: bool,
+    folder: Path,
 ) -> dict[str, Channel]:
     """The channels of a pipeline. Not `whole`: ends may be missing after errors, so nothing is said about them.
 
-    `tables` holds the channel tables, by name.
+    `tables` holds the channel tables, by name; paths in them start from `folder`.
     """
     ends = _ends(processors)
-    channels = {}
+    channels: dict[str, Channel] = {}
     for name in dict.fromkeys((*ends, *tables)):
         document = msgspec.convert(tables.get(name, {}), ChannelDocument)
+        scope = Scope(findings, source, ("channels", name))
         channels[name] = Channel(
             name,
             document.kind,
@@ -62,17 +72,22 @@ def wire(
             tuple(dict.fromkeys(end.name for end in ends[name].writers)) if name in ends else (),
             tuple(dict.fromkeys(end.name for end in ends[name].readers)) if name in ends else (),
             _durability(document),
+            schema_of(scope, folder, document),
+            file_end(scope, document, tables.get(name, {}), _codecs(ends.get(name)), folder),
         )
-        scope = Scope(findings, source, ("channels", name))
         check_kind(scope, ("kind",), document.kind)
         _check_durability(scope, document)
         if name not in ends:
             if whole:
                 scope.error((), "no processor writes or reads this channel", similar(name, ends) or _JOIN, at="key")
             continue
-        if whole:
+        if whole and document.kind == "file":
+            check_one_end(scope, name, tables.get(name, {}), channels)
+        elif whole:
             _check_both_ends(name, ends)
         _check_raw(name, ends[name])
+        if document.schema is not UNSET and any(end.port.codec == "raw" for end in ends[name].writers):
+            scope.error(("schema",), 'codec "raw" has no messages that could fit a schema', "leave it out", at="key")
         if document.kind == "pipe":
             _check_pipe(name, ends[name], scope, tables.get(name, {}))
     _check_shape(processors, ends)
@@ -81,19 +96,20 @@ def wire(
 
 
 def _durability(document: ChannelDocument) -> Durability:
-    if document.kind != "durable":
+    if document.kind not in _OUTLIVING:
         return Durability.MEMORY
     return Durability.DISK if document.durability is UNSET else Durability(document.durability)
 
 
 def _check_durability(scope: Scope, document: ChannelDocument) -> None:
-    durable, written = document.kind == "durable", document.durability
+    durable, written = document.kind in _OUTLIVING, document.durability
     if durable and written == "memory":
-        scope.error(("durability",), "a durable channel outlives something", 'write "process" or "disk"')
+        message = f"a {document.kind} channel outlives something"
+        scope.error(("durability",), message, 'write "process" or "disk"')
     elif not durable and written not in {UNSET, "memory"}:
         scope.error(("durability",), f"a {document.kind} channel outlives nothing", 'write kind = "durable"')
     if durable and document.on_full != "block":
-        scope.error(("on_full",), "a durable channel drops nothing", 'leave it out, or write "block"')
+        scope.error(("on_full",), f"a {document.kind} channel drops nothing", 'leave it out, or write "block"')
 
 
 def _check_weaker(channels: Mapping[str, Channel], ends: Mapping[str, Ends]) -> None:
@@ -123,6 +139,12 @@ def _check_weaker(channels: Mapping[str, Channel], ends: Mapping[str, Ends]) -> 
                 )
 
 
+def _codecs(ends: Ends | None) -> list[str]:
+    """Those of all ends, each once."""
+    return [] if ends is None else list(dict.fromkeys(end.port.codec for end in (*ends.writers, *ends.readers)))
+
+
+_OUTLIVING = {"durable", "file"}
 _STRENGTH = {Durability.MEMORY: 0, Durability.PROCESS: 1, Durability.DISK: 2}
 
 _JOIN = "name it in reads or writes of a processor, or leave the table out"
@@ -187,7 +209,8 @@ def _check_pipe(name: str, here: Ends, scope: Scope, table: Mapping[str, Any]) -
             ends[1].resolved.scope.error(ends[1].path(name), message, _COUNTED)
     if len(here.writers) == 1 and len(here.readers) == 1:
         writer, reader = here.writers[0], here.readers[0]
-        if writer.port.codec != reader.port.codec:
+        stdio = all(end.resolved.processor.bridge == "stdio" for end in (writer, reader))
+        if stdio and writer.port.codec != reader.port.codec:
             reader.resolved.scope.error(
                 reader.path(name),
                 f'"{name}" is written as {writer.port.codec} and read as {reader.port.codec}; a pipe converts nothing',
@@ -199,6 +222,9 @@ def _check_pipe(name: str, here: Ends, scope: Scope, table: Mapping[str, Any]) -
 
 def _check_pipe_end(name: str, end: End) -> None:
     processor, scope = end.resolved.processor, end.resolved.scope
+    if processor.bridge != "stdio":
+        message = f'the pipe channel "{name}" is the kernel\'s, and a socket of ZeroMQ is none of its ends'
+        scope.error(("bridge",), message, _COUNTED, at="key")
     if len(end.port.channels) > 1:
         message = f'the pipe channel "{name}" takes all of {end.port.name}, so that joins no other channel'
         scope.error(end.path(name), message, _COUNTED)

@@ -8,9 +8,8 @@ before the bytes are written to the program.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 import msgspec
+from msgspec.structs import replace
 
 from runner.codec.base import Buffer
 from runner.errors import BugError
@@ -22,8 +21,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(_Stored)
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(msgspec.Struct, frozen=True):
     """See the module. The counts say what became of the messages that have an outcome since the reader is known.
 
     `begun` messages were passed before it was there (a reader that joined late), so that

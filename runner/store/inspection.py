@@ -34,6 +34,8 @@ class Inspection:
     damages: list[Damage] = field(default_factory=list)
     size_bytes: int = 0
     entries: int = 0
+    files: dict[bytes, bytes] = field(default_factory=dict)
+    """What is in the table of files."""
 
 
 def inspect(
@@ -97,7 +99,7 @@ class _Look:
         self._broken: dict[str, int] = {}
 
     def run(self) -> Inspection:
-        found = Walk(self._file, self._meta, self._entry).run()
+        found = Walk(self._file, self._meta, self._entry, records=self._each_record is not None).run()
         seen = self._seen
         seen.placed, seen.databases, seen.size_bytes = found.placed, found.databases, found.most_bytes
         seen.damages += found.damages
@@ -109,15 +111,16 @@ class _Look:
     def _entry(self, database: bytes, node: Node) -> None:
         """One entry of a database, in order."""
         if database.startswith(MESSAGES):
-            if self._each_record is not None:
-                self._verify(database.removeprefix(MESSAGES).decode(), node)
+            self._verify(database.removeprefix(MESSAGES).decode(), node)
             return
         if database.startswith(TABLE):
             self._seen.entries += 1
             if node.page and self._each_record is None:
                 return  # long values are verified when they are read
             try:
-                unseal(node.key, self._file.value(node))
+                value = unseal(node.key, self._file.value(node))
+                if database == TABLE + b"files":
+                    self._seen.files[node.key] = value
             except SealError:
                 self._damage(f"entry {node.key!r} of table {database.removeprefix(TABLE).decode()!r} is damaged")
 

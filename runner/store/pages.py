@@ -8,6 +8,7 @@ MDB_node) on a little-endian machine with 64 bits.
 from __future__ import annotations
 
 import os
+from array import array
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
@@ -23,7 +24,9 @@ _TREE = Struct("<IHHQQQQQ")
 TREE_BYTES = _TREE.size
 _META_TAIL = Struct("<QQ")
 META_BYTES = PAGE_HEAD_BYTES + _META_HEAD.size + 2 * TREE_BYTES + _META_TAIL.size
+_BOUNDS = Struct("<HH")
 _NODE = Struct("<HHHH")
+_LONG = Struct("<HHHH8sQ")
 _OVERFLOW_HEAD = Struct("<QHHI")
 _NUMBER = Struct("<Q")
 _MAGIC, _VERSION = 0xBEEFC0DE, 1
@@ -178,6 +181,28 @@ def leaf_nodes(page: bytes) -> list[Node]:
         nodes.append(Node(key, flags, size, b"" if own else value, own))
     _filled(page, number, used, upper)
     return nodes
+
+
+def long_values(page: bytes) -> list[tuple[bytes, int, int]] | None:
+    """(key, size, page) of each entry, in order, where all keys have 8 bytes, all values pages of their own.
+
+    None for any other page, damaged ones among them: `leaf_nodes` says what it is. That is the leaf of long records,
+    of which a large store has many; this takes a fifth of the time.
+    """
+    lower, upper = _BOUNDS.unpack_from(page, PAGE_HEAD_BYTES - _BOUNDS.size)
+    count = (lower - PAGE_HEAD_BYTES) // 2
+    if upper + count * _LONG.size != len(page):
+        return None
+    places = array("H", range(len(page) - _LONG.size, upper - 1, -_LONG.size))
+    if page[PAGE_HEAD_BYTES:lower] != places.tobytes():
+        return None
+    found = []
+    for low, high, flags, key_bytes, key, own in _LONG.iter_unpack(page[upper:]):
+        if flags != BIG or key_bytes != len(key):
+            return None
+        found.append((key, low | high << 16, own))
+    found.reverse()
+    return found
 
 
 def branch_nodes(page: bytes, least: int) -> list[tuple[bytes, int]]:

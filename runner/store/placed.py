@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from runner.store.record import HEAD_BYTES
@@ -41,6 +42,14 @@ class Placed:
         self._firsts.append(first)
         self._sizes.append(size_bytes)
         self._pages.append(page)
+
+    def extend(self, keys: Sequence[bytes], sizes: Sequence[int], pages: Sequence[int]) -> None:
+        """Many more; their first numbers are as they are stored, as keys."""
+        firsts = array("Q", b"".join(keys))
+        firsts.byteswap()  # big-endian, in an order that LMDB sorts
+        self._firsts += firsts
+        self._sizes.extend(sizes)
+        self._pages.extend(pages)
 
     def grow_last(self, size_bytes: int) -> None:
         """The last one was written anew, with this size."""

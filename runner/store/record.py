@@ -7,12 +7,12 @@ name last, so that messages added to a small record cost a checksum of themselve
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import Struct
 
 from runner.codec.base import Buffer
+from runner.store.checksum import checksum
 
 RECORD_BYTES = 256 << 10
 """Up to here messages are put into one record; a longer batch is one of its own."""
@@ -46,14 +46,14 @@ class Record:
 def checksum_of(parts: Sequence[Buffer], before: int = 0) -> int:
     """The checksum of the bytes alone, going on from that of those before."""
     for part in parts:
-        before = zlib.crc32(part, before)
+        before = checksum(part, before)
     return before
 
 
 def head_of(channel: bytes, first: int, count: int, codec: str, data_checksum: int, *, joins: bool) -> bytes:
     """What goes before the bytes."""
     fields = _HEAD.pack(count, first, joins, codec.encode())
-    return _CHECKSUM.pack(zlib.crc32(channel, zlib.crc32(fields, data_checksum))) + fields
+    return _CHECKSUM.pack(checksum(channel, checksum(fields, data_checksum))) + fields
 
 
 def opened(channel: bytes, first: int, stored: Buffer) -> Record | None:
@@ -62,7 +62,7 @@ def opened(channel: bytes, first: int, stored: Buffer) -> Record | None:
         return None
     count, number, joins, codec = _HEAD.unpack_from(stored, _CHECKSUM.size)
     data = memoryview(stored)[HEAD_BYTES:]
-    whole = zlib.crc32(channel, zlib.crc32(stored[_CHECKSUM.size : HEAD_BYTES], zlib.crc32(data)))
+    whole = checksum(channel, checksum(stored[_CHECKSUM.size : HEAD_BYTES], checksum(data, 0)))
     if number != first or count < 1 or _CHECKSUM.unpack_from(stored)[0] != whole:
         return None
     return Record(first, count, codec.rstrip(b"\0").decode(), joins, bytes(data))

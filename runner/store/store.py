@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,15 +28,14 @@ from runner.store.placed import Placed
 from runner.store.record import KEY, Record, opened
 from runner.store.sealed import SealError, seal, unseal
 from runner.store.tail import Tail
-from runner.store.transaction import Transaction
+from runner.store.transaction import LARGE_BYTES, Transaction
 from runner.store.walk import HEADS, MESSAGES, TABLE, mend
 from runner.store.writer import Done, Held, Job, Writer
 
-TAIL_BYTES = 4 << 20
-"""Of each channel, what was committed last stays in memory, up to here."""
+TAIL_BYTES = 10 << 20
+"""Of each channel, what was committed last stays in memory, up to here: the default capacity and what may be over."""
 READ_BYTES = 256 << 10
 _TURNS = 2
-_LARGE_BYTES = 1 << 20
 
 
 def _nothing() -> None:
@@ -94,9 +93,9 @@ class Store:
             sync=self._sync,
             mapping=self._mapping,
         )
-        self._checksums = ThreadPoolExecutor(1, "store-checksums") if self._sync else None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._committing: Transaction | None = None
+        self._committing: deque[Transaction] = deque()
+        """What the writer has, the oldest first: one, or with a sync two, so that it never waits for the loop."""
         self._closed = False
         self._unfreed: set[str] = set()
         self.transaction = self._fresh()
@@ -187,21 +186,22 @@ class Store:
         """Return when everything that was put in until now is committed. Raises what `failed` is."""
         if self.failed is not None:
             raise self.failed
-        last = self._committing if self.transaction.empty else self.transaction
+        last = self.transaction if not self.transaction.empty else self._committing[-1] if self._committing else None
         if last is not None:
             waiting = asyncio.get_running_loop().create_future()
             last.waiting.append(waiting)
             await waiting
 
-    def reset(self, channel: str | None) -> None:
+    def reset(self, channel: str | None, *, keep: Sequence[str] = ()) -> None:
         """Give up what is in `channel` (its readers too), or everything: numbers begin with 1, in a new epoch.
 
-        Only while nothing is being committed. Raises MachineError.
+        The tables in `keep` stay. Only while nothing is being committed. Raises MachineError.
         """
-        if self._committing is not None or not self.transaction.empty:
+        if self._committing or not self.transaction.empty:
             raise BugError("a store is reset while something is being committed")
         channels = self.channels() if channel is None else (channel,)
-        tables = [name for name in self._databases if name.startswith(TABLE)] if channel is None else []
+        kept = {TABLE + name.encode() for name in keep}
+        tables = [name for name in self._databases if name.startswith(TABLE) and name not in kept and channel is None]
         try:
             with self._environment.begin(write=True) as transaction:
                 fresh = [self._empty(transaction, self._book(name)) for name in channels]
@@ -221,8 +221,6 @@ class Store:
             return
         self._closed = True
         self._writer.stop()
-        if self._checksums is not None:
-            self._checksums.shutdown()
         clean = self.failed is None
         try:
             if clean and not self._sync:
@@ -258,7 +256,7 @@ class Store:
     # Committing
 
     def _fresh(self) -> Transaction:
-        return Transaction(self._book, self._table, self._checksums, self._begun)
+        return Transaction(self._book, self._table, self._begun, self._large, early=self._sync)
 
     def _begun(self) -> None:
         """The first thing was put into the transaction in the making: commit it when this callback has ended."""
@@ -271,11 +269,16 @@ class Store:
                 lambda why: self._post(lambda: self._set_stuck(why)),
                 lambda error: self._post(lambda: self._fail(error)),
             )
-        if self._committing is None:
+        if not self._committing:
             if self._sync:
                 self._loop.call_soon(self._hand_over)
             else:
                 self._loop.call_soon(self._gather, _TURNS)
+
+    def _large(self) -> None:
+        """The transaction in the making is worth a sync of its own: let it wait where the writer finds it."""
+        if self._sync and len(self._committing) == 1 and self._loop is not None:
+            self._loop.call_soon(self._hand_over, 1)
 
     def _post(self, callback: Callable[[], None]) -> None:
         """Call on the loop's thread; when the loop is closed nobody wants to know."""
@@ -283,19 +286,21 @@ class Store:
         if not self._closed and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(callback)
 
-    def _gather(self, turns: int) -> None:
+    def _gather(self, turns: int, before_bytes: int = 0) -> None:
         """Let a few turns of the loop put into the transaction what they have, unless it is large already."""
-        if turns and self.transaction.size_bytes < _LARGE_BYTES and self._loop is not None:
-            self._loop.call_soon(self._gather, turns - 1)
+        size_bytes = self.transaction.size_bytes
+        if size_bytes < LARGE_BYTES and (turns or size_bytes > before_bytes) and self._loop is not None:
+            self._loop.call_soon(self._gather, max(0, turns - 1), size_bytes)
         else:
             self._hand_over()
 
-    def _hand_over(self) -> None:
-        if self._committing is not None or self.transaction.empty or self._closed or self.failed is not None:
+    def _hand_over(self, before: int = 0) -> None:
+        """Give the writer what there is, unless it has more than `before`."""
+        if len(self._committing) > before or self.transaction.empty or self._closed or self.failed is not None:
             return
         transaction, self.transaction = self.transaction, self._fresh()
         transaction.complete()
-        self._committing = transaction
+        self._committing.append(transaction)
         touched = {channel for channel, _ in transaction.cursors} | self._unfreed
         passed = {name: self._books[name].passed for name in touched}
         due = {name: number for name, number in passed.items() if number > self._books[name].freed}
@@ -327,7 +332,7 @@ class Store:
     def _done(self, done: Done, *, at_once: bool = False) -> None:
         """Committed: readers may see it."""
         freed = self._written_down(done)
-        self._committing = None
+        self._committing.popleft()
         try:
             for channel in freed:
                 self.on_freed(channel)
@@ -340,7 +345,7 @@ class Store:
             if self._unfreed and not self._closed:
                 self.transaction.touch()
             if not at_once:
-                self._hand_over()
+                self._hand_over(1 if self._sync and self.transaction.size_bytes >= LARGE_BYTES else 0)
 
     def _set_stuck(self, why: str | None) -> None:
         self.stuck = why
@@ -348,8 +353,8 @@ class Store:
 
     def _fail(self, error: RunnerError) -> None:
         self.failed = error
-        for transaction in (self._committing, self.transaction):
-            for waiting in transaction.waiting if transaction is not None else ():
+        for transaction in (*self._committing, self.transaction):
+            for waiting in transaction.waiting:
                 if not waiting.done():
                     waiting.set_exception(error)
         self.on_trouble()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from concurrent.futures import Future as Promise
 
 from runner.codec.base import Buffer
 from runner.errors import BugError
@@ -13,14 +11,15 @@ from runner.store.book import Book
 from runner.store.cursor import Cursor
 from runner.store.record import MOST_CODEC_BYTES, RECORD_BYTES, Record, checksum_of, head_of
 
-_WORTH_A_THREAD_BYTES = 64 << 10
+LARGE_BYTES = 1 << 20
+"""A transaction of that size is worth a commit of its own."""
 _MOST_KEY_BYTES = 400
 
 
 class Chunk:
     """Consecutive messages of one channel on their way into a record."""
 
-    __slots__ = ("book", "codec", "count", "first", "joins", "parts", "promise", "size_bytes")
+    __slots__ = ("book", "codec", "count", "first", "joins", "made", "parts", "size_bytes")
 
     def __init__(self, book: Book, first: int, codec: str, *, joins: bool) -> None:
         self.book = book
@@ -30,7 +29,7 @@ class Chunk:
         self.count = 0
         self.size_bytes = 0
         self.parts: list[Buffer] = []
-        self.promise: Promise[tuple[bytes, int]] | None = None
+        self.made: tuple[bytes, int] | None = None
 
     def add(self, parts: Sequence[Buffer], count: int, size_bytes: int) -> None:
         """More messages."""
@@ -45,11 +44,10 @@ class Chunk:
         return b"".join((head, *self.parts)), checksum
 
     def result(self) -> tuple[bytes, int]:
-        """`stored`, which another thread may have begun already. It is made once, however often it is asked for."""
-        if self.promise is None:
-            self.promise = Promise()
-            self.promise.set_result(self.stored())
-        return self.promise.result()
+        """`stored`, made once, however often it is asked for: a commit may have to be tried again."""
+        if self.made is None:
+            self.made = self.stored()
+        return self.made
 
     def record(self, stored: bytes) -> Record:
         """What readers get of it."""
@@ -67,13 +65,16 @@ class Transaction:
         self,
         books: Callable[[str], Book],
         known_table: Callable[[str], object],
-        executor: Executor | None,
         begun: Callable[[], None],
+        large: Callable[[], None],
+        *,
+        early: bool,
     ) -> None:
         self._books = books
         self._known_table = known_table
-        self._executor = executor
+        self._early = early
         self._begun = begun
+        self._large = large
         self._open: dict[str, Chunk] = {}
         self.empty = True
         self.size_bytes = 0
@@ -96,6 +97,8 @@ class Transaction:
         book.made += count
         size_bytes = sum(map(len, parts))
         book.held_bytes += size_bytes
+        if self.size_bytes < LARGE_BYTES <= self.size_bytes + size_bytes:
+            self._large()
         self.size_bytes += size_bytes
         chunk = self._open.get(channel)
         if chunk is not None and not (
@@ -157,7 +160,7 @@ class Transaction:
         self._open.clear()
 
     def _complete(self, chunk: Chunk) -> None:
-        """No message comes to `chunk` any more: begin with its checksum while others are being committed."""
+        """No message comes to `chunk` any more. `early`: its record is made while the writer's thread has others."""
         del self._open[chunk.book.name]
-        if self._executor is not None and chunk.size_bytes >= _WORTH_A_THREAD_BYTES:
-            chunk.promise = self._executor.submit(chunk.stored)
+        if self._early:
+            chunk.result()

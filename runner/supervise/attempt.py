@@ -15,10 +15,10 @@ from typing import Any
 
 from runner.bridge.feeder import StreamFeeder
 from runner.bridge.left import InputLeft
-from runner.errors import CodecError, ContractError, LaunchError, RunnerError
+from runner.errors import ContractError, LaunchError, RunnerError
 from runner.events import Exited
 from runner.launch.base import Handle, LaunchRequest, ShimLostError
-from runner.plan.restart import describe
+from runner.plan.restart import Death, describe
 from runner.spec.model import Contract, Processor
 from runner.supervise.health import LineWatch, Prober, until_dead, until_ready
 from runner.supervise.ports import Ports
@@ -38,6 +38,7 @@ class RunOutcome:
     `exited` None: it was never started. `why` is why the runner ended it or what it did wrong (None: it ended by
     itself), `final` tells that it is not to be tried again. `asked`: we asked it to end. `left`: exit 0 with its input
     not ended. `ready_s`: for how long it was ready. `done`: it has said that nothing more comes (acknowledged).
+    `answered` messages were answered, and `touched` more had been read, at least in part (contracts that answer).
     """
 
     exited: Exited | None
@@ -47,6 +48,8 @@ class RunOutcome:
     left: bool = False
     ready_s: float = 0.0
     done: bool = False
+    answered: int = 0
+    touched: int = 0
 
 
 class Attempt:
@@ -108,6 +111,26 @@ class Attempt:
         if self.pid is not None:
             self._handle.signal(self._spec.stop.signal_number)
         self._timer = self._loop.call_later(self._spec.stop.grace_s, self.kill)
+
+    def tell_end(self) -> None:
+        """The stop signal, which says that its input has ended: KILL comes once it makes nothing of that any more.
+
+        It has the grace period again and again as long as it writes on, or waits for those who read that.
+        """
+        self.ask_to_end()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._spec.stop.grace_s, self._still_at_it, self._written())
+
+    def _still_at_it(self, written_before: int) -> None:
+        written = self._written()
+        if written > written_before or any(collector.paused for collector in self.ports.collectors):
+            self._timer = self._loop.call_later(self._spec.stop.grace_s, self._still_at_it, written)
+        else:
+            self.kill()
+
+    def _written(self) -> int:
+        return sum(collector.delivered for collector in self.ports.collectors)
 
     def ask_after_grace(self) -> None:
         """Nothing more comes for it: it has the grace period before it is asked to end.
@@ -239,6 +262,8 @@ class Attempt:
         for feeder in self.ports.feeders:
             await feeder.count_unread()
         problem = await self._read_to_end(exited)
+        if self.ports.answering is not None:
+            self.ports.answering.blamed = problem is None and self._blames_messages(exited)
         lefts, other = self._settle_inputs(exited)
         problem = problem or other
         await self._logs_end()
@@ -249,7 +274,18 @@ class Attempt:
         why, final = problem or (None, False)
         left = exited.ok and any(not item.ended for item in lefts)
         done = self.ports.exchange is not None and self.ports.exchange.said_end
-        return RunOutcome(exited, why, final, self.asked, left, ready_s, done)
+        answered = 0
+        if self.ports.exchange is not None:
+            answered = self.ports.exchange.committed
+        elif self.ports.answers is not None:
+            answered = self.ports.answers.answered
+        touched = sum(item.touched for item in lefts)
+        return RunOutcome(exited, why, final, self.asked, left, ready_s, done, answered, touched)
+
+    def _blames_messages(self, exited: Exited) -> bool:
+        """Whether what it had in work may be why it died."""
+        why, final = self._broken.result() if self._broken.done() else (None, False)
+        return Death(exited, why, asked=self.asked).held_against and not final
 
     async def _read_to_end(self, exited: Exited) -> _Problem | None:
         """Deliver whatever the program has written; what is wrong with the end of it."""
@@ -258,7 +294,7 @@ class Attempt:
             await collector.read_to_end()
             try:
                 collector.finish(clean=exited.ok and not self.outputs_unwanted)
-            except (CodecError, ContractError) as error:
+            except RunnerError as error:
                 problem = problem or (str(error), True)
         return problem
 
@@ -280,6 +316,7 @@ class Attempt:
             async with asyncio.timeout(grace_s):
                 for collector in self.ports.collectors:
                     collector.begin()
+                    collector.program_has_ended()
                     await collector.ended.wait()
 
     async def _logs_end(self) -> None:

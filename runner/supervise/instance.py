@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import json
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from runner.bridge.inlet import Piece
 from runner.bridge.logs import InstanceLog
+from runner.channel.base import Reader
 from runner.errors import BugError, RunnerError
 from runner.events import Exited, InstanceState, ProcessorFailed, StateChanged
 from runner.launch.base import Handle, LaunchRequest
@@ -17,6 +20,7 @@ from runner.supervise.attempt import Attempt, RunOutcome
 from runner.supervise.health import Prober
 from runner.supervise.ports import Ports
 from runner.supervise.snapshot import ExitReport, InstanceReport
+from runner.supervise.suspects import Suspects
 from runner.units import format_duration
 
 if TYPE_CHECKING:
@@ -40,6 +44,19 @@ _LEGAL: dict[InstanceState, frozenset[InstanceState]] = {
     _EXITED: frozenset(),
     _FAILED: frozenset(),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Why an instance runs no program, since `since_s` on the loop's clock.
+
+    `blocked_by` are the readers of what it writes whose channels are full; where there are none, it waits for messages
+    (or for a store that cannot write: `trouble`).
+    """
+
+    since_s: float
+    blocked_by: tuple[Reader, ...] = ()
+    trouble: str | None = None
 
 
 class Instance:
@@ -68,11 +85,22 @@ class Instance:
         self._ended_s: float | None = None
         self._piped_out = False
         self._restart_s = 0.0
+        self._suspects = Suspects(processor, self)
 
     @property
     def alive(self) -> bool:
         """Whether it has not ended for good."""
         return self.state not in {_EXITED, _FAILED}
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether it, or a later run of its program, takes a message that comes now."""
+        attempt = self.attempt
+        if not self.alive or self._ended_early.is_set():
+            return False
+        if attempt is None or self._suspects.portions is not None:
+            return True
+        return not (attempt.asked or attempt.input_ended)
 
     @property
     def ended_s(self) -> float | None:
@@ -106,6 +134,11 @@ class Instance:
             )
         )
 
+    @property
+    def idle(self) -> Idle | None:
+        """What it waits for while it runs no program by choice (batch); None: it does not."""
+        return None
+
     # -- what the run asks of it
 
     def ask_to_end(self, cause: str) -> None:
@@ -118,10 +151,20 @@ class Instance:
     def input_may_have_ended(self) -> None:
         """Something moved: see whether its input has ended, and, in a stop, start its grace period."""
         attempt = self.attempt
+        if attempt is not None and self._suspects.portions is not None:
+            answers, exchange = attempt.ports.answers, attempt.ports.exchange
+            if answers is not None and answers.input_closed and not answers.pending_messages:
+                attempt.ask_after_grace()
+            elif exchange is not None and exchange.done:
+                attempt.ask_to_end()
         if attempt is None or self._processor.is_source or not self._processor.writers_ended:
             return
         if attempt.input_ended and self.state is _RUNNING:
             self._become(_DRAINING, "its input has ended")
+            if self._spec.told_by_signal:
+                self._stop_cause = "its input has ended"
+                self._ended_early.set()
+                attempt.tell_end()
         if self._processor.stopping:
             attempt.ask_after_grace()
 
@@ -130,7 +173,10 @@ class Instance:
         self._ended_early.set()
         if self.attempt is not None:
             self.attempt.close_outputs()
-            if self._processor.is_source:
+            exchange = self.attempt.ports.exchange
+            if self._spec.bridge == "zeromq" and not (exchange is not None and exchange.said_end):
+                self.ask_to_end("readers left")  # nothing like EPIPE would tell it
+            elif self._processor.is_source:
                 self.attempt.ask_after_grace()
 
     def no_long_backoff(self) -> None:
@@ -156,6 +202,12 @@ class Instance:
         """Run the program until it has ended for good; tells its processor how."""
         try:
             while not self._ended_early.is_set():
+                failed = await self._suspects.next(self._ended_early)
+                if failed is not None:
+                    self._end(failed, Death(None, failed.cause))
+                    return
+                if self._ended_early.is_set():
+                    break
                 self._number += 1
                 self._become(_STARTING, "starting" if self._number == 1 else f"restart {self._number - 1}")
                 outcome = await self._run_once(handle)
@@ -168,7 +220,7 @@ class Instance:
                     self._end(decision, death)
                     return
                 self.restarts += 1
-                self._streak += 1
+                self._streak += decision.after_s > 0
                 self._become(
                     _BACKOFF, f"in {format_duration(decision.after_s)}, because: {decision.cause}", outcome.exited
                 )
@@ -176,12 +228,16 @@ class Instance:
             why = "readers left" if self._processor.readers_left else "stopped"
             self._become(_EXITED, f"{why} before it was started" + (" again" if self._number else ""))
         finally:
+            self._suspects.give_up()
             await handle.close()
 
     async def _run_once(self, handle: Handle) -> RunOutcome:
+        return await self._run(handle, self._open_ports(), self._spec.command)
+
+    def _open_ports(self) -> Ports:
         processor, spec = self._processor, self._spec
         skip = self._delivered if spec.is_source and spec.resume == "skip" else {}
-        ports = Ports(
+        return Ports(
             spec,
             processor.shared,
             self.log,
@@ -191,12 +247,20 @@ class Instance:
             on_progress=self.input_may_have_ended,
             on_silent=self._silent,
             on_finished=self._finished,
+            owner=self.replica,
+            portions=self._suspects.portions,
+            on_nacked=self._nacked,
         )
+
+    async def _run(self, handle: Handle, ports: Ports, command: tuple[str, ...]) -> RunOutcome:
+        """Run the program once, on these ports."""
+        processor, spec = self._processor, self._spec
         request = LaunchRequest(
-            command=spec.command,
+            command=command,
             directory=None if spec.directory is None else str(spec.directory),
             env=self._env(ports),
             ports=ports.theirs,
+            endpoints=ports.endpoints,
         )
         prober = Prober(handle, request.directory)
         attempt = Attempt(spec, ports, handle, request, prober=prober, on_ready=self._ready, on_asked=self._asked)
@@ -212,9 +276,13 @@ class Instance:
             self._ended_s = attempt.ended_s
             self.attempt = None
             self.waiting = None
-            for collector in ports.collectors:
-                for port, delivered in collector.delivered_by_port.items():
-                    self._delivered[port] = self._delivered.get(port, 0) + delivered
+            self._count_delivered(ports)
+
+    def _count_delivered(self, ports: Ports) -> None:
+        """Remember how many messages of a run that is over are in channels."""
+        for collector in ports.collectors:
+            for port, delivered in collector.delivered_by_port.items():
+                self._delivered[port] = self._delivered.get(port, 0) + delivered
 
     def _ready(self) -> None:
         """Messages begin to flow."""
@@ -241,7 +309,7 @@ class Instance:
         env["CONNECTOR_PIPELINE"] = self._processor.pipeline
         env["CONNECTOR_PROCESSOR"] = spec.name
         env["CONNECTOR_INSTANCE"] = str(self.replica)
-        env["CONNECTOR_ATTEMPT"] = str(self._number)
+        env["CONNECTOR_ATTEMPT"] = str(self._attempt_number)
         env["CONNECTOR_RUN"] = self._processor.run_id
         env["CONNECTOR_WRITTEN"] = str(self._delivered.get("stdout", 0))
         for port in spec.writes:
@@ -249,6 +317,11 @@ class Instance:
                 name = port.name.upper().replace("-", "_")
                 env[f"CONNECTOR_WRITTEN_{name}"] = str(self._delivered.get(port.name, 0))
         return env
+
+    @property
+    def _attempt_number(self) -> int:
+        """How often its program was started."""
+        return self._number
 
     def _stray(self, payload: bytes) -> None:
         self.stray += 1
@@ -264,24 +337,33 @@ class Instance:
 
     def _finished(self) -> None:
         """Its program has said that nothing more comes from it (acknowledged): it has the grace period to exit."""
+        attempt = self.attempt
+        if attempt is not None and attempt.asked and self._suspects.portions is not None:
+            return  # it has seen a part alone
         self._processor.finished()
-        if self.attempt is not None:
-            self.attempt.ask_after_grace()
+        if attempt is not None:
+            attempt.ask_after_grace()
+
+    def _nacked(self, piece: Piece, reason: str) -> bool:
+        try:
+            return self._suspects.nacked(piece, reason)
+        except RunnerError as error:
+            if self.attempt is not None:
+                self.attempt.break_off(str(error), final=True)
+            return False
 
     def _decide(self, outcome: RunOutcome) -> tuple[Decision, Death]:
         processor, spec = self._processor, self._spec
-        asked = outcome.asked or self._ended_early.is_set()
+        part = self._suspects.portions is not None
+        asked = self._ended_early.is_set() or (outcome.asked and not part)
         death = Death(outcome.exited, outcome.why, asked=asked)
+        tried = self._suspects.judge(outcome, death)
         if outcome.ready_s >= spec.restart.reset_after_s:
             self._streak = 0
-        if processor.readers_left or self._piped_out:
-            return Decision(Next.ENDED, f"readers left ({death.sentence})"), death
-        if asked:
-            return Decision(Next.ENDED, f"stopped ({death.sentence})"), death
-        if outcome.final:
-            return Decision(Next.FAILED, death.sentence), death
-        if outcome.done:
-            return Decision(Next.ENDED, f"done ({death.sentence})"), death
+        done = outcome.done and not (part and outcome.asked)
+        given = self._given_decision(outcome, death, done=done) or tried
+        if given is not None:
+            return given, death
         now_s = processor.clock()
         decision = decide(
             spec.restart,
@@ -298,6 +380,23 @@ class Instance:
             return Decision(Next.ENDED, f"{death.sentence}, all input read"), death
         return decision, death
 
+    def _given_decision(self, outcome: RunOutcome, death: Death, *, done: bool) -> Decision | None:
+        """What comes next where the policy of restarts is not asked."""
+        if self._processor.readers_left or self._piped_out:
+            why = "done" if outcome.done else "readers left"  # who is done ends its readers, and may end after them
+            return Decision(Next.ENDED, f"{why} ({death.sentence})")
+        if death.asked:
+            return Decision(Next.ENDED, f"stopped ({death.sentence})")
+        if outcome.final:
+            return Decision(Next.FAILED, death.sentence)
+        if done:
+            return Decision(Next.ENDED, f"done ({death.sentence})")
+        return None
+
+    def begin_backoff_anew(self) -> None:
+        """What it died of is found."""
+        self._streak = 0
+
     async def _backoff(self, after_s: float) -> None:
         """Wait for the restart, or until it is not to come."""
         self._restart_s = asyncio.get_running_loop().time() + after_s
@@ -312,7 +411,7 @@ class Instance:
         self._processor.instances.append(
             InstanceReport(
                 replica=self.replica,
-                attempt=self._number,
+                attempt=self._attempt_number,
                 exit=ExitReport(exited.code, exited.signal),
                 cause=cause,
                 peak_rss_bytes=exited.usage.peak_rss_bytes,

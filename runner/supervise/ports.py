@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from runner.bridge.answers import AnswerDelivery, OneToOneFeeder
+from runner.bridge.batches import Batches
 from runner.bridge.collector import Collector
 from runner.bridge.exchange import Exchange
 from runner.bridge.feeder import Feeder, StreamFeeder
 from runner.bridge.frames import FrameIntake
 from runner.bridge.guard import predicate
-from runner.bridge.inlet import Inlet
+from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.intake import Intake
 from runner.bridge.logs import InstanceLog, LogReader
 from runner.bridge.outlet import Delivery, Outlet
+from runner.bridge.portion import Portion
 from runner.bridge.sequence import Sequencer
 from runner.bridge.spout import Spout
 from runner.bridge.states import KeptState
+from runner.bridge.zeromq.dealer import DealerExchange
 from runner.channel.pipe import PIPE_BYTES, PipeChannel, resize_pipe
+from runner.codec.base import Codec
 from runner.codec.registry import codec_named
 from runner.errors import RunnerError
+from runner.launch.base import TakeListener
+from runner.protocol.wire import STDIO, ZEROMQ, Wire
 from runner.spec.model import Contract, Processor
-from runner.supervise import sessions
+from runner.supervise import sessions, sockets
+from runner.supervise.sessions import Made
 
 _STDIN, _STDOUT, _STDERR = 0, 1, 2
 _FIRST_NAMED = 3
@@ -31,7 +40,10 @@ _FIRST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the replicas of a processor share: inlets and outlets by port, pipe channels, the sequencer, the state."""
+    """What the replicas of a processor share: inlets and outlets by port, pipe channels, the sequencer, the state.
+
+    `batches` for contract batch; `folder` is where what is too much for memory may go (None: with temporary files).
+    """
 
     inlets: dict[str, Inlet] = field(default_factory=dict)
     outlets: dict[str, Outlet] = field(default_factory=dict)
@@ -40,10 +52,15 @@ class Shared:
     sequencer: Sequencer | None = None
     most_window_bytes: int = PIPE_BYTES
     state: KeptState | None = None
+    batches: Batches | None = None
+    folder: Path | None = None
 
 
 class Ports:
-    """See the module. `theirs` maps the program's descriptor numbers to ours until `hand_over`."""
+    """See the module. `theirs` maps the program's descriptor numbers to ours until `hand_over`.
+
+    `portions`: what it is given on these ports, instead of whatever comes.
+    """
 
     def __init__(
         self,
@@ -57,8 +74,12 @@ class Ports:
         on_progress: Callable[[], None],
         on_silent: Callable[[str], None],
         on_finished: Callable[[], None],
+        on_nacked: Callable[[Piece, str], bool],
+        owner: int = 1,
+        portions: Mapping[str, Portion] | None = None,
     ) -> None:
         self.theirs: dict[int, int] = {}
+        self.endpoints: dict[str, TakeListener] = {}
         self.env: dict[str, str] = {}
         self.feeders: list[Spout] = []
         self.collectors: list[Intake] = []
@@ -74,6 +95,9 @@ class Ports:
         self._on_progress = on_progress
         self._on_silent = on_silent
         self._on_finished = on_finished
+        self._on_nacked = on_nacked
+        self._owner = owner
+        self._inlets: Mapping[str, Inlet] = shared.inlets if portions is None else {**shared.inlets, **portions}
         self._owned: list[int] = []
         self._next_named = _FIRST_NAMED
         try:
@@ -84,29 +108,73 @@ class Ports:
 
     def _open(self) -> None:
         spec = self._spec
-        if spec.contract is Contract.ACKNOWLEDGED:
+        if spec.bridge == "zeromq":
+            self._open_sockets()
+        elif spec.contract is Contract.ACKNOWLEDGED:
             self._open_exchange()
         else:
             self._open_inputs()
-        for port in spec.writes if self.exchange is None else ():
+        for port in spec.writes if self.exchange is None and not self.endpoints else ():
             if port.name in self._shared.pipes_out:
                 self._place(port.name, self._shared.pipes_out[port.name].writing_end(), "WRITER")
             else:
                 self._collect(port.name, port.codec)
         if self.answers is not None and _STDOUT not in self.theirs:
             self._collect("stdout", spec.stdout_codec)
+        self._open_logs()
+
+    def _open_logs(self) -> None:
+        """Whatever of stdout and stderr is no port is the log."""
         if _STDOUT not in self.theirs:
             self.logs.append(LogReader(self._pipe_in(_STDOUT), self._log, "stdout"))
         if _STDERR not in self.theirs:
             self.logs.append(LogReader(self._pipe_in(_STDERR), self._log, "stderr"))
 
     @property
+    def answered_by_exit(self) -> bool:
+        """Whether nothing but its exit answers what the program was given (batch)."""
+        return False
+
+    @property
     def answering(self) -> OneToOneFeeder | Exchange | None:
         """Who waits for answers, where the contract has any."""
         return self.answers or self.exchange
 
+    def _open_sockets(self) -> None:
+        """Every port is a ZeroMQ socket's, or all of them together; stdout and stderr are the log."""
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._owned.append(null)
+        self.theirs[_STDIN] = null
+        if self._spec.contract is Contract.ACKNOWLEDGED:
+            dealer = self._open_session(
+                partial(DealerExchange, note=self._note, on_error=self._on_error, on_end=self._on_progress), ZEROMQ
+            )
+            self.exchange = dealer
+            self.collectors.append(dealer.intake)
+            self.endpoints = {sockets.ENDPOINT: dealer.endpoint.listen}
+            return
+        feeders, collectors, self.endpoints = sockets.open_plain(
+            self._spec,
+            self._shared.inlets,
+            self._shared.outlets,
+            skip=self._skip,
+            note=self._note,
+            on_error=self._on_error,
+            on_progress=self._on_progress,
+        )
+        self.feeders += feeders
+        self.collectors += collectors
+
+    def _note(self, text: str) -> None:
+        self._log.line(text.encode(), "stderr")
+
     def _open_exchange(self) -> None:
         """Contract `acknowledged`: every port goes through stdin and stdout, as frames."""
+        exchange = self.exchange = self._open_session(partial(Exchange, self._pipe_out("stdin")), STDIO)
+        stdout = self._pipe_in(_STDOUT)
+        self.collectors.append(FrameIntake(stdout, exchange, on_error=self._on_error, on_end=self._on_progress))
+
+    def _open_session(self, make: Callable[..., Made], wire: Wire) -> Made:
         shared, state = self._shared, self._shared.state
         assert state is not None
         file = sessions.StateFile.of(state.value, _FIRST_NAMED)
@@ -114,10 +182,10 @@ class Ports:
             self._owned.append(file.descriptor)
             self.theirs[_FIRST_NAMED] = file.descriptor
         self.env = {**sessions.ENV, **file.env}
-        self.exchange = sessions.open_exchange(
+        exchange = sessions.open_exchange(
             self._spec,
-            self._pipe_out("stdin"),
-            inlets=shared.inlets,
+            make,
+            inlets=self._inlets,
             outlets=shared.outlets,
             state=state,
             state_file=file.path,
@@ -127,10 +195,12 @@ class Ports:
             on_progress=self._on_progress,
             on_silent=self._on_silent,
             on_finished=self._on_finished,
+            on_nacked=self._on_nacked,
+            owner=self._owner,
+            wire=wire,
         )
-        self.feeders.append(self.exchange)
-        stdout = self._pipe_in(_STDOUT)
-        self.collectors.append(FrameIntake(stdout, self.exchange, on_error=self._on_error, on_end=self._on_progress))
+        self.feeders.append(exchange)
+        return exchange
 
     def _open_inputs(self) -> None:
         for port in self._spec.reads:
@@ -153,7 +223,7 @@ class Ports:
         return write_end
 
     def _feeder(self, port: str, write_end: int) -> Feeder:
-        inlet = self._shared.inlets[port]
+        inlet = self._inlets[port]
         if port != "stdin" or self._spec.contract is not Contract.ONE_TO_ONE:
             return StreamFeeder(write_end, inlet, on_progress=self._on_progress)
         window = self._spec.in_flight
@@ -164,26 +234,34 @@ class Ports:
             window_bytes=window.size_bytes,
             most_window_bytes=self._shared.most_window_bytes,
             window_messages=window.messages,
-            sequencer=self._shared.sequencer,
+            sequencer=self._sequencer,
+            owner=self._owner,
+            suspect_after=self._spec.poison.after,
         )
         return self.answers
 
+    @property
+    def _sequencer(self) -> Sequencer | None:
+        """What keeps the order of replicas. One program alone answers in order."""
+        return self._shared.sequencer if self._spec.replicas > 1 else None
+
+    def _delivery(self, port: str, codec: Codec) -> Delivery:
+        """Where what the program writes to `port` is put."""
+        outlet = self._shared.outlets.get(port)
+        if port == "stdout" and self.answers is not None:
+            return AnswerDelivery(self.answers, codec, outlet, self._sequencer)
+        assert outlet is not None
+        return outlet
+
     def _collect(self, port: str, codec_name: str) -> None:
         codec = codec_named(codec_name)
-        outlet = self._shared.outlets.get(port)
-        delivery: Delivery
-        if port == "stdout" and self.answers is not None:
-            delivery = AnswerDelivery(self.answers, codec, outlet, self._shared.sequencer)
-        else:
-            assert outlet is not None
-            delivery = outlet
         target = {"stdout": _STDOUT, "stderr": _STDERR}.get(port)
         descriptor = self._pipe_in(target, port)
         self.collectors.append(
             Collector(
                 descriptor,
                 codec,
-                delivery,
+                self._delivery(port, codec),
                 port=port,
                 max_message_bytes=self._spec.max_message_bytes,
                 skip=self._skip.get(port, 0),

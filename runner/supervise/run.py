@@ -15,28 +15,40 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+from msgspec.structs import replace
+
+from runner.bridge.batch_cuts import Cuts
+from runner.bridge.batches import Batches
 from runner.bridge.inlet import Inlet
 from runner.bridge.outlet import Outlet
+from runner.bridge.screen import Screen
 from runner.bridge.sequence import Sequencer
 from runner.bridge.states import KeptState
-from runner.channel.base import Channel, Reader
+from runner.channel.base import Channel, Outside, Reader
 from runner.channel.durable import DurableChannel
+from runner.channel.file_sink import FileSink
+from runner.channel.file_source import FileSource
 from runner.channel.pipe import PIPE_BYTES, PipeChannel
 from runner.channel.registry import channel_kind
 from runner.clock import Clock, monotonic
 from runner.codec.registry import codec_named
 from runner.errors import BugError, MachineError
-from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping
+from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping, Warned
 from runner.launch.base import LaunchContext
 from runner.launch.procstate import peak_rss_bytes
 from runner.launch.registry import Homes
 from runner.plan.image import with_images
 from runner.spec.model import Channel as ChannelSpec
 from runner.spec.model import Contract, Pipeline, Port, Processor
+from runner.supervise.control import Control
 from runner.supervise.ledger import Disagreement, Imbalance, imbalances
+from runner.supervise.letter_verbs import LetterVerbs
+from runner.supervise.letters import DeadLetters
 from runner.supervise.monitor import Monitor
 from runner.supervise.ports import Shared
 from runner.supervise.processor import ProcessorRun, Surroundings
+from runner.supervise.refusals import Refusals
+from runner.supervise.replay import Replays
 from runner.supervise.snapshot import (
     ChannelReport,
     ReaderReport,
@@ -88,6 +100,9 @@ class Run:
         self._drain: asyncio.TimerHandle | None = None
         self._preparing: asyncio.Task[None] | None = None
         self._report: RunReport | None = None
+        self._letters = DeadLetters(None, self.id)
+        self._replays = Replays(self._letters, self.processors)
+        self._refusals: list[Refusals] = []
 
     # -- what others ask of it
 
@@ -100,6 +115,8 @@ class Run:
         self._drain = asyncio.get_running_loop().call_later(self.pipeline.drain_s, self.kill)
         if self._preparing is not None:
             self._preparing.cancel()
+        for channel in self.channels.values():
+            channel.stop()
         for processor in list(self.processors.values()):
             processor.stop(cause)
 
@@ -110,6 +127,7 @@ class Run:
         for channel in self.channels.values():
             if isinstance(channel, DurableChannel):
                 channel.hold_up_nobody()
+            channel.abandon()
         for processor in list(self.processors.values()):
             processor.kill()
 
@@ -134,9 +152,12 @@ class Run:
             self._join(homes)
             if self._state is not None:
                 self._state.begin(self.processors, self.bus)
+                self._replays.begin(self.bus)
                 self._state.watch(self._fail_at_once, self._room, self.bus)
             if await self._prepared(homes):
                 await self._live()
+            else:
+                self._leave_all()
             if self._state is not None:
                 await self._state.end(completed=self._status is RunStatus.COMPLETED)
         except OSError as error:
@@ -161,7 +182,8 @@ class Run:
 
     def _join(self, homes: Homes) -> None:
         pipeline = self.pipeline
-        self.channels = {name: self._channel(spec) for name, spec in pipeline.channels.items()}
+        for name, channel in pipeline.channels.items():
+            self.channels[name] = self._channel(channel)
         around = Surroundings(
             pipeline=pipeline.name,
             run_id=self.id,
@@ -170,6 +192,7 @@ class Run:
             homes=homes,
             stop=self._fail,
             settled=self._settled,
+            letters=self._letters,
         )
         shared = {name: Shared() for name in pipeline.processors}
         for name, spec in pipeline.processors.items():
@@ -186,12 +209,16 @@ class Run:
         if any(spec.durable for spec in self.pipeline.channels.values()):
             folder = self._state_folder or state_folder(self.pipeline)
             self._state = State(self.pipeline, folder, fresh=self._fresh)
+            self._letters = DeadLetters(self._state.store, self.id)
+            self._replays = Replays(self._letters, self.processors)
 
     def _channel(self, spec: ChannelSpec) -> Channel:
-        if spec.kind == DurableChannel.kind:
-            assert self._state is not None
+        if not spec.durable:
+            return channel_kind(spec.kind)(spec)
+        assert self._state is not None
+        if spec.file is None:
             return DurableChannel(spec, self._state.store)
-        return channel_kind(spec.kind)(spec)
+        return (FileSink if spec.writers else FileSource)(spec, self._state.store)
 
     def _room(self, name: str | None) -> None:
         """A channel (None: every durable one) may have room again."""
@@ -210,7 +237,8 @@ class Run:
             reader.epoch = reader.epoch or self.id
             answered = port.name == "stdin" or spec.contract is Contract.ACKNOWLEDGED
             reader.claims = not answered or spec.contract is Contract.STREAM
-        shared.inlets[port.name] = Inlet(port.name, readers, replicas=spec.replicas)
+        sharing = 1 if spec.contract is Contract.BATCH else spec.replicas  # a batch is as large as it may be
+        shared.inlets[port.name] = Inlet(port.name, readers, replicas=sharing)
 
     def _open_outlet(self, spec: Processor, port: Port, shared: Shared) -> None:
         first = self.channels[port.channels[0]]
@@ -219,7 +247,15 @@ class Run:
             return
         codec = codec_named(port.codec)
         writers = [self.channels[name].open_writer(spec.name, codec) for name in port.channels]
-        shared.outlets[port.name] = Outlet(port.name, writers)
+        screens = [self._screen(spec, self.pipeline.channels[name]) for name in port.channels]
+        shared.outlets[port.name] = Outlet(port.name, writers, screens)
+
+    def _screen(self, spec: Processor, channel: ChannelSpec) -> Screen | None:
+        if channel.schema is None:
+            return None
+        refusals = Refusals(spec.name, channel.name, self.bus, self._clock, self._letters)
+        self._refusals.append(refusals)
+        return Screen(channel.name, channel.schema, refusals.refused)
 
     def _with_order(self, spec: Processor, shared: Shared) -> Shared:
         """The same, with what an answer needs: the largest window, the sequencer of replicas, the state."""
@@ -230,7 +266,7 @@ class Run:
         capacities = [self.pipeline.channels[name].capacity_bytes for port in answered for name in port.channels]
         sequencer = None
         outlet = shared.outlets.get("stdout")
-        if spec.order == "keep" and spec.replicas > 1 and outlet is not None:
+        if spec.order == "keep" and spec.contract is Contract.ONE_TO_ONE and outlet is not None:
             sequencer = Sequencer(outlet.deliver, most_bytes=max(capacities, default=PIPE_BYTES))
         return Shared(
             shared.inlets,
@@ -240,7 +276,21 @@ class Run:
             sequencer,
             max(capacities, default=PIPE_BYTES),
             state,
+            self._batches(spec, shared),
+            self._state.store.path if self._state is not None else None,
         )
+
+    def _batches(self, spec: Processor, shared: Shared) -> Batches | None:
+        """What cuts its input into batches. What is not acknowledged takes up room in a durable channel."""
+        if spec.contract is not Contract.BATCH:
+            return None
+        inlet = shared.inlets["stdin"]
+        durable = [self.pipeline.channels[reader.channel] for reader in inlet.readers]
+        durable = [channel for channel in durable if channel.durable]
+        store = self._state.store if self._state is not None else None
+        room_bytes = [max(1, channel.capacity_bytes // spec.replicas) for channel in durable]
+        policy = replace(spec.batch, size_bytes=min(spec.batch.size_bytes, *room_bytes, spec.batch.size_bytes))
+        return Batches(inlet, policy, Cuts(spec.name, [channel.name for channel in durable], store))
 
     def _tell_each_other(self) -> None:
         for name, spec in self.pipeline.channels.items():
@@ -252,6 +302,9 @@ class Run:
                     reader.pipe_writers += writers
                 for writer in writers:
                     writer.pipe_readers += readers
+            if isinstance(channel, FileSource):
+                for reader in readers:
+                    channel.on_ended(reader.inputs_moved)
             for writer in writers:
                 channel.on_readers_left(writer.check_wanted)
                 writer.on_done += [reader.inputs_moved for reader in readers]
@@ -270,6 +323,14 @@ class Run:
             self._preparing = None
         return self.stopping is None
 
+    def _leave_all(self) -> None:
+        """It was stopped before anything was started: what an earlier run left is there for the next."""
+        for processor in self.processors.values():
+            for inlet in processor.shared.inlets.values():
+                inlet.leave()
+        for channel in self.channels.values():
+            channel.abandon()
+
     async def _live(self) -> None:
         monitor = Monitor(
             self.processors,
@@ -278,22 +339,48 @@ class Run:
             self._clock,
             self._fail_ring,
         )
-        with _callback_errors() as broken:
+        with _callback_errors() as broken, self._control() as control:
             try:
                 async with asyncio.TaskGroup() as group:
                     helpers = [group.create_task(monitor.watch()), group.create_task(_raise_from(broken))]
+                    if control is not None:
+                        helpers.append(group.create_task(control.serve()))
                     async with asyncio.TaskGroup() as living:
                         for processor in self.processors.values():
                             living.create_task(processor.live())
+                        outside = Outside(self._fail_at_once, self._fail, self._warn)
+                        for channel in self.channels.values():
+                            living.create_task(channel.live(outside))
                     for helper in helpers:
                         helper.cancel()
             except BaseExceptionGroup as group_error:
                 raise _first(group_error) from group_error
 
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[Control | None]:
+        """The control socket; None: there is no state that anybody could ask about, or no socket can be there."""
+        if self._state is None:
+            yield None
+            return
+        control = Control(self._state.store.path, LetterVerbs(self._letters, self._replays).verbs)
+        try:
+            control.open()
+        except OSError as error:
+            self.bus.emit(Warned(message=f"nobody can ask this run while it goes on: {error}"))
+            yield None
+            return
+        try:
+            yield control
+        finally:
+            control.close()
+
     def _fail(self, cause: str) -> None:
         if not self._failed and self.stopping is None:
             self._failed = True
         self.stop(cause)
+
+    def _warn(self, text: str) -> None:
+        self.bus.emit(Warned(message=text))
 
     def _fail_at_once(self, cause: str) -> None:
         """Nothing that happens from now on would be on record."""
@@ -307,6 +394,8 @@ class Run:
             self.processors[name].kill()
 
     def _waiting(self, reader: Reader) -> int:
+        if reader.outside:
+            return reader.queued_messages + reader.held
         return self.processors[reader.processor].waiting_for(reader)
 
     def _settled(self) -> None:
@@ -330,6 +419,8 @@ class Run:
     # -- what became of it
 
     def _finish(self) -> RunReport:
+        for refusals in self._refusals:
+            refusals.tell()
         found = self._wrong(lambda _reader: 0)
         self._imbalances = self._imbalances or found
         status = self._status
@@ -353,6 +444,7 @@ class Run:
             ),
             processors={name: processor.report() for name, processor in self.processors.items()},
             channels={name: self._channel_report(name) for name in self.channels},
+            dead_letters=self._letters.report(),
         )
 
     def _channel_report(self, name: str) -> ChannelReport:

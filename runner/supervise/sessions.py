@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from runner.bridge.exchange import Exchange, Told, Window
+from runner.bridge.exchange import Blame, Exchange, Told, Window
 from runner.bridge.heartbeat import Beat
-from runner.bridge.inlet import Inlet
+from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.logs import InstanceLog
 from runner.bridge.outlet import Outlet
 from runner.bridge.states import KeptState
 from runner.bridge.step import Committer
 from runner.protocol.frames import MOST_INLINE_STATE_BYTES, VERSION
 from runner.protocol.session import Session
+from runner.protocol.wire import STDIO, Wire
 from runner.spec.model import Processor, Resume
+from runner.supervise.sealed import sealed_file
+
+Made = TypeVar("Made", bound=Exchange)
 
 BEAT = Beat()
 READY_WITHIN_S = 60.0
@@ -39,12 +42,7 @@ class StateFile:
         """The file for `value`, which the program will have as descriptor `number`; none where there is no need."""
         if value is None or len(value) <= MOST_INLINE_STATE_BYTES:
             return cls()
-        descriptor = os.memfd_create("state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(value)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        descriptor = sealed_file("state", [value])
         path = f"/dev/fd/{number}"
         return cls(descriptor, {"CONNECTOR_STATE_FILE": path}, path)
 
@@ -63,7 +61,7 @@ def no_states(spec: Processor) -> str | None:
 
 def open_exchange(
     spec: Processor,
-    descriptor: int,
+    make: Callable[..., Made],
     *,
     inlets: Mapping[str, Inlet],
     outlets: Mapping[str, Outlet],
@@ -75,13 +73,17 @@ def open_exchange(
     on_progress: Callable[[], None],
     on_silent: Callable[[str], None],
     on_finished: Callable[[], None],
-) -> Exchange:
-    """The runner's side of the session; `descriptor` is our end of the program's stdin."""
+    on_nacked: Callable[[Piece, str], bool],
+    owner: int,
+    wire: Wire = STDIO,
+) -> Made:
+    """The runner's side of the session, made by `make` from all that does not depend on how frames are carried."""
     session = Session(
         reads=[port.name for port in spec.reads],
         writes=[port.name for port in spec.writes],
         max_payload_bytes=spec.max_message_bytes,
         no_states=no_states(spec),
+        wire=wire,
     )
 
     def log_lines(level: str, text: str) -> None:
@@ -89,8 +91,7 @@ def open_exchange(
             log.line((line if level == "info" else f"{level}: {line}").encode(), "stderr")
 
     window = spec.in_flight
-    return Exchange(
-        descriptor,
+    return make(
         inlets,
         Committer(spec.writes, outlets, state, skip),
         session,
@@ -98,5 +99,6 @@ def open_exchange(
         state_file=state_file,
         window=Window(window.size_bytes, window.messages, max(window.size_bytes, most_window_bytes)),
         beat=BEAT,
-        told=Told(on_progress, log_lines, on_silent, on_finished),
+        told=Told(on_progress, log_lines, on_silent, on_finished, on_nacked),
+        blame=Blame(owner, spec.poison.after),
     )

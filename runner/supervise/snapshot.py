@@ -24,6 +24,8 @@ class ProcessorRow:
     pids: tuple[int, ...]
     waiting: str | None
     """Why it makes no progress ("waiting for `store`, 8 MiB in flight"); None when nothing holds it."""
+    batches: int | None = None
+    """How many batches are done; None where the contract has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,10 @@ class InstanceReport(msgspec.Struct, frozen=True):
 
 
 class ProcessorReport(msgspec.Struct, frozen=True):
-    """One processor over all its replicas; `instances` holds the last 20 runs. Null counts: a `pipe` channel."""
+    """One processor over all its replicas; `instances` holds the last 20 runs. Null counts: a `pipe` channel.
+
+    `batches` counts those that are done; null where the contract has none.
+    """
 
     state: str
     restarts: int
@@ -65,6 +70,7 @@ class ProcessorReport(msgspec.Struct, frozen=True):
     stray: int
     log_lines_left_out: int
     instances: list[InstanceReport]
+    batches: int | None = None
 
 
 class ReaderReport(msgspec.Struct, frozen=True):
@@ -88,6 +94,33 @@ class ChannelReport(msgspec.Struct, frozen=True):
     readers: dict[str, ReaderReport]
 
 
+class DeadLetterReport(msgspec.Struct, frozen=True):
+    """One dead letter; its payload is in one of the last two fields."""
+
+    id: int
+    kind: str
+    processor: str
+    channel: str
+    number: int
+    at: str
+    cause: str
+    exit: ExitReport
+    log: list[str]
+    size_bytes: int
+    payload: str | None
+    payload_base64: str | None
+
+
+class DeadLettersReport(msgspec.Struct, frozen=True):
+    """The dead letters of a run: how many of each kind, how many nobody kept, and the first 100."""
+
+    kept: str
+    poison: int
+    refused: int
+    left_out: int
+    letters: list[DeadLetterReport]
+
+
 class SupervisorReport(msgspec.Struct, frozen=True):
     """What the runner itself used."""
 
@@ -109,3 +142,4 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     supervisor: SupervisorReport
     processors: dict[str, ProcessorReport] = msgspec.field(default_factory=dict)
     channels: dict[str, ChannelReport] = msgspec.field(default_factory=dict)
+    dead_letters: DeadLettersReport | None = None

@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 
-READ_BYTES, WRITE_BYTES, SETTLE = 1 << 18, 1 << 16, 250  # SETTLE messages are acknowledged even if more wait
+READ_BYTES, WRITE_BYTES, SETTLE = 1 << 18, 1 << 16, 500  # SETTLE messages are acknowledged even if more wait
 TEXT = 4096  # the longest reason or log line that is sent, in characters
 ONE = (bytes, bytearray, memoryview, str, tuple)  # what is a single output
 
@@ -98,6 +98,8 @@ class Processor:
                 self._flush()
 
     def _output(self, delivery, output):
+        if type(output) is bytes:
+            return self._put(b"out %d %b stdout\n" % (len(output), delivery), output)
         port, payload = output if type(output) is tuple else ("stdout", output)
         payload = payload.encode() if type(payload) is str else bytes(payload)
         self._put(b"out %d %b %b\n" % (len(payload), delivery, port.encode()), payload)
@@ -174,18 +176,17 @@ class Processor:
     def _serve(self, frames, each, most):
         batch = []
         for frame in frames:
-            if frame and frame[0][0] == b"msg":
+            message = frame and frame[0][0] == b"msg"
+            if message:
                 batch.append(Message(self, *frame))
-                if len(batch) < most:
-                    continue
-            if batch:
+            if batch and (len(batch) >= most or not message):
                 each(batch)
                 batch = []
                 if self._stopping:
                     self._stop()
             if frame is None or self._done > SETTLE:
                 self._settle(idle=frame is None)
-            if frame and self._other(*frame):
+            if frame and not message and self._other(*frame):
                 return self._settle()
 
     def _other(self, words, payload):  # whether this frame says that all is over
@@ -201,13 +202,12 @@ class Processor:
         state, first, last = self.state, batch[0]._words[2], batch[-1]._words[2]
         try:
             result = handle(given)
-            if result is not None:
+            if type(result) is bytes:  # what there is most of, with few calls
+                self._put(b"out %d %b stdout\n" % (len(result), last), result)
+            elif result is not None:
                 outputs = (result,) if isinstance(result, ONE) else result if len(batch) == 1 else list(result)
                 for output in outputs:
-                    if type(output) is bytes:  # what there is most of, with one call less
-                        self._put(b"out %d %b stdout\n" % (len(output), last), output)
-                    else:
-                        self._output(last, output)
+                    self._output(last, output)
         except Exception as error:
             self.state = state
             if len(batch) == 1:

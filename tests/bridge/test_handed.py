@@ -12,6 +12,7 @@ from runner.bridge.heartbeat import Beat, Heartbeat
 from runner.bridge.inlet import Inlet, Piece
 from runner.channel.memory import MemoryChannel
 from runner.codec.lines import LINES
+from runner.protocol.encoder import messages
 from runner.spec.model import Channel
 
 
@@ -42,6 +43,27 @@ def test_answers_in_any_order_find_their_messages(sizes: list[int], data: st.Dat
             found += range(again.number, again.number + span.count)
         assert found == list(range(start, last + 1))
         left = [number for number in left if not start <= number <= last]
+
+
+@given(
+    payloads=st.lists(st.binary(max_size=12), min_size=1, max_size=12),
+    delivery=st.sampled_from([1, 8, 98]),
+    number=st.sampled_from([1, 7, 99_995]),
+    position=st.integers(0, 50),
+)
+def test_what_was_begun_is_known_to_the_byte(payloads: list[bytes], delivery: int, number: int, position: int) -> None:
+    """As many messages as there are frames that begin before the place up to which the program has read."""
+    home, handed = inlet(), Handed()
+    parts = messages(payloads, delivery=delivery, number=number, attempt=2, port="stdin", channel="c@1")
+    piece = Piece(home.readers[0], LINES.batch_of([b"x"] * len(payloads)), number)
+    handed.add(delivery, home, piece, payloads, position=position, beside_bytes=list(map(len, parts[::2])))
+    (span,) = handed.find(delivery, delivery + len(payloads) - 1)
+    frames = [bytes(header) + bytes(payload) for header, payload in zip(parts[::2], parts[1::2], strict=True)]
+    starts = [position + sum(map(len, frames[:index])) for index in range(len(frames))]
+    for read in range(position + sum(map(len, frames)) + 2):
+        due = sum(start < read for start in starts)
+        begun, rest = span.parted(read)
+        assert (begun.count if begun else 0, rest.count if rest else 0) == (due, len(payloads) - due)
 
 
 def test_heartbeat() -> None:

@@ -1,16 +1,34 @@
-"""Hand-written clients of the connector protocol. usage: acknowledges.py WHAT [ARGUMENT…]; each function is a WHAT."""
+"""Hand-written clients of the connector protocol. usage: acknowledges.py WHAT [ARGUMENT…]; each function is a WHAT.
 
+Over a DEALER socket where CONNECTOR_ENDPOINT says so (which needs pyzmq), else over stdin and stdout.
+"""
+
+import atexit
 import contextlib
 import os
+import random
+import select
 import signal
 import sys
 import time
 from pathlib import Path
 
 READ, WRITE = os.dup(0), os.dup(1)
+DEALER = None
+if "CONNECTOR_ENDPOINT" in os.environ:
+    import zmq
+
+    CONTEXT = zmq.Context()
+    DEALER = CONTEXT.socket(zmq.DEALER)
+    DEALER.connect(os.environ["CONNECTOR_ENDPOINT"])
+    atexit.register(CONTEXT.term)  # what was sent leaves before the program does
+    atexit.register(DEALER.close)
 
 
 def send(header, payload=b""):
+    if DEALER is not None:
+        DEALER.send_multipart([header, payload] if payload else [header])
+        return
     data = memoryview(header + b"\n" + payload)
     while data:
         data = data[os.write(WRITE, data) :]
@@ -20,12 +38,33 @@ def out(delivery, payload, port=b"stdout"):
     send(b"out %d %b %b" % (len(payload), delivery, port), payload)
 
 
-def frames():
-    """(words of the header, payload), until the runner's `end` or the end of file; pings are answered."""
+def frames(idle=False):
+    """(words of the header, payload), until the runner's `end` or the end of file; pings are answered.
+
+    `idle`: no words, whenever the input (stdin) waits.
+    """
+    for words, payload in frames_of_socket() if DEALER is not None else frames_of_stdin(idle):
+        if words[0] == b"ping":
+            send(b"pong 0 " + words[2])
+            continue
+        if words[0] == b"end" and len(words) == 2:
+            return
+        yield words, payload
+
+
+def frames_of_socket():
+    while True:
+        header, *payload = DEALER.recv_multipart()
+        yield header.split(), b"".join(payload)
+
+
+def frames_of_stdin(idle):
     with open(READ, "rb", buffering=0, closefd=False) as raw:
         rest = b""
         while True:
             while (stop := rest.find(b"\n")) < 0 or len(rest) < stop + 1 + int(rest[:stop].split()[1]):
+                if idle and not select.select([raw], [], [], 0)[0]:
+                    yield [b""], b""
                 data = raw.read(1 << 16)
                 if not data:
                     sys.exit(1)
@@ -33,11 +72,6 @@ def frames():
             words = rest[:stop].split()
             end = stop + 1 + int(words[1])
             payload, rest = rest[stop + 1 : end], rest[end:]
-            if words[0] == b"ping":
-                send(b"pong 0 " + words[2])
-                continue
-            if words[0] == b"end" and len(words) == 2:
-                return
             yield words, payload
 
 
@@ -55,7 +89,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def echo(times="1", die_after="0"):
+def echo(times="1", die_after="0", *_):
     """Each message by itself, so often; killed by itself after so many messages, between output and `ack`."""
     ready()
     for count, (words, payload) in enumerate(messages(), 1):
@@ -142,6 +176,76 @@ def nacks(every, times, delay="0"):
     send(b"end 0")
 
 
+def end_badly(how):
+    """A death of one's own; `later` is none."""
+    if how == "hang":
+        time.sleep(3600)
+    if how == "kill":
+        die()
+    print("cannot handle this", file=sys.stderr, flush=True)
+    os._exit(75 if how == "later" else 3)
+
+
+def poison(bad, how="exit", at_once="1", down="/nonexistent", once="/nonexistent"):
+    """Echoes, so many at once and in any order; dies of the BAD (a comma list), and of all while DOWN is there.
+
+    Of the BAD no more once ONCE is there.
+    """
+    ready()
+    killers = {int(number) for number in bad.split(",") if number}
+    held, chance = [], random.Random(os.getpid())
+
+    def answer():
+        words, payload = held.pop(chance.randrange(len(held)))
+        if (int(payload[:10]) in killers and not Path(once).exists()) or Path(down).exists():
+            end_badly(how)
+        out(words[2], payload)
+        send(b"ack 0 " + words[2])
+
+    for words, payload in frames(idle=True):
+        if words[0] == b"msg":
+            held.append((words, payload))
+        while len(held) >= int(at_once) or (held and not words[0]):
+            answer()
+    send(b"end 0")
+
+
+def poisoned_sums(bad, every="3"):
+    """Stateful: the sum so far after each message, a state after so many or when the input waits; dies of the BAD."""
+    ready(stateful=True)
+    killers = {int(number) for number in bad.split(",") if number}
+    total = states = unsaved = 0
+    for words, payload in frames(idle=True):
+        if words[0] == b"ack-state" and words[2] == b"0":
+            total = int(payload or b"0")
+        if words[0] == b"msg":
+            if int(payload[:10]) in killers:
+                end_badly("exit")
+            total += int(payload[:10])
+            out(words[2], b"%d" % total)
+            send(b"ack 0 " + words[2])
+            unsaved += 1
+        if unsaved >= int(every) or (unsaved and not words[0]):
+            states, unsaved = states + 1, 0
+            send(b"state %d %d" % (len(b"%d" % total), states), b"%d" % total)
+    out(b"0", b"total %d" % total)
+    send(b"end 0")
+
+
+def refuses(bad, down="/nonexistent", delay="0"):
+    """Echoes; gives the BAD (a comma list) back each time, and all while DOWN is there."""
+    ready()
+    refused = {int(number) for number in bad.split(",") if number}
+    for words, payload in messages():
+        if int(payload[:10]) in refused or Path(down).exists():
+            reason = b"no such customer"
+            send(b"nack %d %b delay=%b" % (len(reason), words[2], delay.encode()), reason)
+        else:
+            out(words[2], payload)
+            send(b"ack 0 " + words[2])
+    send(b"end 0")
+
+
 def backwards(most="7"):
     """Answers what it has in the wrong order, in ranges and alone; a message has as many outputs as its number % 3."""
     ready()
@@ -176,14 +280,20 @@ def ports():
     send(b"end 0")
 
 
-def identities():
-    """The number, the attempt and the channel of each message; every third is nacked once."""
+def identities(bad="0", once="/nonexistent"):
+    """The number, the attempt and the channel of each message; every third is nacked once.
+
+    With BAD it dies of that until ONCE is there, and gives the channel with its epoch.
+    """
     ready()
     for words, payload in messages():
+        if int(payload[:10]) == int(bad) and not Path(once).exists():
+            end_badly("exit")
         if words[4] == b"1" and int(words[3]) % 3 == 0:
             send(b"nack 0 " + words[2])
             continue
-        out(words[2], b" ".join((*words[3:5], words[6].partition(b"@")[0], payload)))
+        channel = words[6] if int(bad) else words[6].partition(b"@")[0]
+        out(words[2], b" ".join((*words[3:5], channel, payload[:10])))
         send(b"ack 0 " + words[2])
     send(b"end 0")
 
@@ -203,7 +313,10 @@ def garbage(after):
     ready()
     for count, (words, payload) in enumerate(messages()):
         if count == int(after):
-            os.write(WRITE, b"hello, I am a debugging print\n")
+            if DEALER is None:
+                os.write(WRITE, b"hello, I am a debugging print\n")
+            else:
+                send(b"hello, I am a debugging print")
             time.sleep(60)
         out(words[2], payload)
         send(b"ack 0 " + words[2])

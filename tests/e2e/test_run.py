@@ -376,7 +376,6 @@ def test_check_is_silent_about_a_good_file_and_names_a_warning(connector: Connec
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("bridge", "zeromq"),
         ("contract", "batch"),
         ("poison", {"after": 3}),
         ("runner", "edge"),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.connector import Connector
-from tests.faults import broken_durable
+from tests.faults.broken import broken
 from tests.faults.durable import Kills, Plan
 from tests.faults.harness import seed
 
@@ -41,7 +40,6 @@ def test_soak_killed_runners(connector: Connector, round_: int) -> None:
 
 
 def test_they_catch_broken_channels(tmp_path: Path) -> None:
-    broken = (sys.executable, str(Path(broken_durable.__file__)))
     plan = dataclasses.replace(PLANS[0], seed=seed(), kills=SAMPLE_KILLS)
     with pytest.raises(AssertionError, match=r"are answered|message \d+ of c[23] is|doubled in"):
-        Kills(Connector(tmp_path, broken), plan).run()
+        Kills(Connector(tmp_path, broken("cursor-later")), plan).run()

@@ -1,21 +1,25 @@
-"""The kill harness can see a loss: it catches a runner that was broken on purpose."""
+"""The kill suites can see what they are there to see: they catch every runner that was broken on purpose."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.connector import Connector
-from tests.faults import broken_runner
+from tests.faults.broken import WAYS, broken
+from tests.faults.campaign import Campaign
+from tests.faults.campaign import Plan as Campaigned
 from tests.faults.doomed import IN_IMAGE, Doomed, alive, contained, doomed, doomed_image, marked, sandboxed
 from tests.faults.harness import Outcome, Plan, kill_with_input, run_kills, seed
+from tests.faults.relay import Relay, relay
+from tests.faults.schedule import Act, Life, Schedule, Victim
+from tests.faults.topology import Part, Topology
 
-__all__ = ["doomed", "doomed_image"]
+__all__ = ["doomed", "doomed_image", "relay"]
 
 KILLS = 3  # each of a program with input that it has not answered, so each loses some
-BROKEN = (sys.executable, str(Path(broken_runner.__file__)))
+BROKEN = broken("forgets")
 
 
 def test_the_harness_catches_a_broken_bridge(tmp_path: Path) -> None:
@@ -40,3 +44,42 @@ def caught(outcome: Outcome) -> None:
     with pytest.raises(AssertionError):
         outcome.expect_nothing_lost()
     assert outcome.lost >= KILLS, outcome.summary()
+
+
+# -- random pipelines
+
+
+PATIENCE_S = 3.0
+DURABLE, MEMORY = {"kind": "durable", "durability": "process", "capacity": "8MiB"}, {"kind": "memory"}
+DEATHS = tuple(Act(0.02, 300, (Victim("middle"),)) for _ in range(20))
+KILLED = Life((Act(0.0, 300, ()),), 0.05)
+
+
+def pipeline(channel: dict[str, str], program: str) -> Topology:
+    """One processor between a source and a sink."""
+    contract = "acknowledged" if program == "dies" else "one-to-one"
+    parts = (
+        Part("source-a", "source", "stream", None, ("c1",), resume="self", origin="a"),
+        Part("middle", program, contract, "c1", ("c2",)),
+        Part("store-c2", "store", "acknowledged", "c2"),
+        *([Part("held-c2", "held", "one-to-one", "c2")] if channel is DURABLE else ()),
+    )
+    return Topology(parts, {"c1": channel, "c2": channel}, frozenset({"c1", "c2"}))
+
+
+CONTROLS = {
+    "forgets": (pipeline(MEMORY, "echo"), (Life(DEATHS),), "are lost"),
+    "overtakes": (pipeline(MEMORY, "echo"), (Life(DEATHS),), "comes after"),
+    "repeats": (pipeline(MEMORY, "half"), (Life((Act(0.0, 500, ()),)),), "is message"),
+    "lets-out": (pipeline(MEMORY, "dies"), (Life((Act(0.0, 500, ()),)),), "is message"),
+    "cursor-later": (pipeline(DURABLE, "echo"), (KILLED, Life()), "is message"),
+    "cursor-first": (pipeline(DURABLE, "echo"), (KILLED, Life()), "are lost"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_campaign_catches_a_runner_that(tmp_path: Path, relay: Relay, way: str) -> None:
+    topology, lives, told = CONTROLS[way]
+    plan = Campaigned(seed(), topology, Schedule(lives), "-")
+    with pytest.raises(AssertionError, match=told):
+        Campaign(Connector(tmp_path, broken(way)), relay, plan, patience_s=PATIENCE_S).run()

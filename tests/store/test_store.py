@@ -13,6 +13,7 @@ import pytest
 
 from runner.errors import BugError, MachineError
 from runner.store import Cursor, DamageError, Store, check_store
+from runner.store.transaction import LARGE_BYTES
 from runner.store.writer import MOST_FREED
 from tests.store.stores import all_of, message, opened, put_in, right
 
@@ -68,6 +69,25 @@ async def test_while_one_is_committed_the_next_one_fills(tmp_path: Path) -> None
     assert commits == sorted(commits)
     assert len(set(commits)) < 200, "each was committed by itself"
     assert commits[-1] == 200
+    store.close()
+
+
+async def test_a_large_one_waits_where_the_writer_finds_it(tmp_path: Path) -> None:
+    store = opened(tmp_path, "a", sync=True)
+    commits: list[int] = []
+    with store._environment.begin(write=True):  # the writer waits for this
+        for _ in range(4):
+            put_in(store, "a", 20, LARGE_BYTES // 19)
+            store.transaction.on_committed(lambda: commits.append(store.state("a").last))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert len(store._committing) == 2, "one is being committed, one waits"
+        assert not store.transaction.empty, "the rest is together"
+        put_in(store, "a", 1)
+    await store.flush()
+    assert commits == [20, 40, 81, 81]
+    right(found := all_of(store, "a"), "a")
+    assert list(found) == list(range(1, 82))
     store.close()
 
 

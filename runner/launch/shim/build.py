@@ -1,4 +1,4 @@
-"""Builds what is C: the shim, one static binary for each architecture, and the counting of the data path (count.c).
+"""Builds what is C: the shim, one static binary for each architecture, and the small libraries of the data path.
 
 The C compiler at hand does it, or the `ziglang` package.
 
@@ -23,9 +23,10 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent
 BIN = Path(__file__).with_name("bin")
-COUNT_SOURCE = Path(__file__).parents[2] / "codec" / "count.c"
-COUNT_BIN = COUNT_SOURCE.with_name("bin")
-COUNT_FLAGS = ("-O3", "-shared", "-fPIC", "-nostdlib", "-Wall", "-Wextra", "-Werror", "-s")
+LIBRARIES = ("codec/count.c", "store/checksum.c")
+"""Their sources, below the package; each is built into `bin` beside it, and works without."""
+PACKAGE = Path(__file__).parents[2]
+LIBRARY_FLAGS = ("-O3", "-shared", "-fPIC", "-nostdlib", "-Wall", "-Wextra", "-Werror", "-s")
 FLAGS = ("-Os", "-static", "-Wall", "-Wextra", "-Werror", "-s")
 ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 PT_INTERP = 3
@@ -49,10 +50,11 @@ def build(arch: str, out_dir: Path, *, defines: tuple[str, ...] = ()) -> Path:
     return _make(arch, target, (*FLAGS, *defines, f'-DSHIM_BUILD="{mark}"'), sorted(SOURCES.glob("*.c")), static=True)
 
 
-def build_count(arch: str, out_dir: Path) -> Path:
-    """Build `out_dir/count-<arch>.so` (see runner/codec/counting.py) and return its path. Raises BuildError."""
-    target = out_dir / f"count-{arch}.so"
-    return _make(arch, target, COUNT_FLAGS, [COUNT_SOURCE], static=False)
+def build_library(source: str, arch: str, out_dir: Path | None = None) -> Path:
+    """Build one of `LIBRARIES` as `<name>-<arch>.so` in `out_dir` (`bin` beside it); its path. Raises BuildError."""
+    place = PACKAGE / source
+    target = (out_dir or place.with_name("bin")) / f"{place.stem}-{arch}.so"
+    return _make(arch, target, LIBRARY_FLAGS, [place], static=False)
 
 
 def _make(arch: str, target: Path, flags: tuple[str, ...], sources: list[Path], *, static: bool) -> Path:
@@ -136,14 +138,15 @@ def _is_static(binary: Path, arch: str) -> bool:
 def main() -> None:
     """Build for this machine, or for each `--arch`."""
     parser = argparse.ArgumentParser(
-        description="build the shim that starts every processor, and the counting of the data path"
+        description="build the shim that starts every processor, and the libraries of the data path"
     )
     parser.add_argument("--arch", action="append", choices=sorted(ELF_MACHINES), help="repeat for more than one")
     arches: list[str] = parser.parse_args().arch or [platform.machine()]
     try:
         for arch in arches:
             print(build(arch, BIN))
-            print(build_count(arch, COUNT_BIN))
+            for source in LIBRARIES:
+                print(build_library(source, arch))
     except BuildError as error:
         sys.exit(str(error))
 
