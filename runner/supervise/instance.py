@@ -162,7 +162,9 @@ class Instance:
         if attempt.input_ended and self.state is _RUNNING:
             self._become(_DRAINING, "its input has ended")
             if self._spec.told_by_signal:
-                self.ask_to_end("its input has ended")
+                self._stop_cause = "its input has ended"
+                self._ended_early.set()
+                attempt.tell_end()
         if self._processor.stopping:
             attempt.ask_after_grace()
 

@@ -156,6 +156,8 @@ class Run:
                 self._state.watch(self._fail_at_once, self._room, self.bus)
             if await self._prepared(homes):
                 await self._live()
+            else:
+                self._leave_all()
             if self._state is not None:
                 await self._state.end(completed=self._status is RunStatus.COMPLETED)
         except OSError as error:
@@ -321,6 +323,14 @@ class Run:
             self._preparing = None
         return self.stopping is None
 
+    def _leave_all(self) -> None:
+        """It was stopped before anything was started: what an earlier run left is there for the next."""
+        for processor in self.processors.values():
+            for inlet in processor.shared.inlets.values():
+                inlet.leave()
+        for channel in self.channels.values():
+            channel.abandon()
+
     async def _live(self) -> None:
         monitor = Monitor(
             self.processors,
@@ -338,9 +348,7 @@ class Run:
                     async with asyncio.TaskGroup() as living:
                         for processor in self.processors.values():
                             living.create_task(processor.live())
-                        outside = Outside(
-                            self._fail_at_once, self._fail, lambda text: self.bus.emit(Warned(message=text))
-                        )
+                        outside = Outside(self._fail_at_once, self._fail, self._warn)
                         for channel in self.channels.values():
                             living.create_task(channel.live(outside))
                     for helper in helpers:
@@ -370,6 +378,9 @@ class Run:
         if not self._failed and self.stopping is None:
             self._failed = True
         self.stop(cause)
+
+    def _warn(self, text: str) -> None:
+        self.bus.emit(Warned(message=text))
 
     def _fail_at_once(self, cause: str) -> None:
         """Nothing that happens from now on would be on record."""

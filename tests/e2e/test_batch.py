@@ -110,6 +110,19 @@ def test_sort_and_awk(connector: Connector, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text().splitlines() == due
 
 
+def test_from_a_file_into_a_file(connector: Connector, tmp_path: Path) -> None:
+    """Nothing but `sort`, which dies behind its output the first time; the runner reads and writes the files."""
+    rows = tmp_path / "rows"
+    rows.write_text("".join(f"{n}\n" for n in range(1, 251)))
+    need("sort")
+    dies = ["sh", "-c", "sort -rn; [ $CONNECTOR_ATTEMPT = 2 ] || kill -9 $$"]
+    files = {name: {"kind": "file", "path": str(tmp_path / name)} for name in ("rows", "out")}
+    pipeline = {"processors": {"sort": batch(dies) | {"reads": "rows", "writes": "out"}}, "channels": files}
+    connector.run(pipeline).completed()
+    due = [*range(100, 0, -1), *range(200, 100, -1), *range(250, 200, -1)]
+    assert (tmp_path / "out").read_text().split() == [str(n) for n in due]
+
+
 def test_jq(connector: Connector, tmp_path: Path) -> None:
     rows = tmp_path / "rows"
     rows.write_text("".join(f'{{"n": {n}, "kind": "{"odd" if n % 2 else "even"}"}}\n' for n in range(1, 251)))

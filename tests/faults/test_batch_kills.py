@@ -54,14 +54,14 @@ def test_soak_programs(connector: Connector, replicas: int) -> None:
     kill_programs(connector, SOAK_KILLS, replicas)
 
 
-def pipeline(folder: Path, count: int, replicas: int, bad: int) -> dict[str, Any]:
+def pipeline(folder: Path, count: int, replicas: int, bad: int, messages: int = BATCH) -> dict[str, Any]:
     """Numbered messages through a mortal program, to a sink that stores each batch under its numbers.
 
     The program cannot stand message `bad` (0: it can stand all).
     """
     common = {
         "contract": "batch",
-        "batch": {"messages": BATCH, "wait": "100ms"},
+        "batch": {"messages": messages, "wait": "100ms"},
         "restart": {"backoff": "0s", "limit": "100000 in 60s"},
         "replicas": replicas,
     }
@@ -83,12 +83,15 @@ def pipeline(folder: Path, count: int, replicas: int, bad: int) -> dict[str, Any
 
 
 def kill_runners(connector: Connector, kills: int, count: int, replicas: int, bad: int = 0) -> None:
-    """Kill the runner so often, each time some moments after something new was stored; then let it finish."""
+    """Kill the runner so often, each time some moments after something new was stored; then let it finish.
+
+    Each one would cut batches of another size, but has to go on with those that were cut before it.
+    """
     chance = random.Random(seed())
     folder = connector.folder
     (folder / "kept").mkdir()
-    spec = pipeline(folder, count, replicas, bad)
     for _ in range(kills):
+        spec = pipeline(folder, count, replicas, bad, chance.randint(BATCH // 2, 2 * BATCH))
         with connector.start(spec, "--quiet") as running:
             before = _kept(folder)
             until(partial(_more, running, folder, before), "something new", FINISH_LIMIT_S)
@@ -97,7 +100,7 @@ def kill_runners(connector: Connector, kills: int, count: int, replicas: int, ba
             running.process.kill()
             running.process.wait()
             until(partial(_gone, running), "its programs to be gone")
-    result = connector.run(spec, "--quiet", limit_s=FINISH_LIMIT_S)
+    result = connector.run(pipeline(folder, count, replicas, bad), "--quiet", limit_s=FINISH_LIMIT_S)
     result.completed()
     print(f"{kills} kills of the runner, {_kept(folder)} batches stored")
     expect_exact_batches(folder, [number for number in range(1, count + 1) if number != bad])

@@ -117,3 +117,21 @@ def test_the_accused_waits_for_another_message(tmp_path: Path) -> None:
     assert ran.report.status == "completed"
     assert dead(ran) == [2]
     assert sorted(written(tmp_path)) == ["1", "3"]
+
+
+def test_the_accused_waits_for_what_another_replica_runs(tmp_path: Path) -> None:
+    """Message 2 is with the other replica, which ends only when 1 has died three times, and twice in the search."""
+    script = (
+        f"echo $CONNECTOR_BATCH >> {tmp_path}/runs; read n; [ $n = 1 ] && exit 3;"
+        f" while [ $(grep -c '^1-1$' {tmp_path}/runs) -lt 5 ]; do sleep 0.01; done; echo $n"
+    )
+    ran = execute(
+        pipeline(
+            processor("s", ("seq", "2"), writes="a"),
+            batch(sh(script), messages=1, replicas=2, restart=CAREFUL),
+            processor("t", sh(f"cat > {tmp_path}/out"), reads="b"),
+        )
+    )
+    assert ran.report.status == "completed"
+    assert dead(ran) == [1]
+    assert written(tmp_path) == ["2"]
