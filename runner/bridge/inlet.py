@@ -234,6 +234,7 @@ class Inlet:
         self,
         *,
         owner: int | None = None,
+        reader: Reader | None = None,
         most_bytes: int | None = None,
         most_messages: int | None = None,
         never_over: int | None = None,
@@ -241,7 +242,7 @@ class Inlet:
     ) -> Piece | None:
         """The next messages for one instance, whole; what a death gave back comes first. Bounds as `Reader.take`.
 
-        Not `new`: only what was handed out before.
+        Not `new`: only what was handed out before. What comes fresh is of `reader`; None: its channels take turns.
         """
         if owner in self._reserved:
             reserved = self._reserved[owner]
@@ -257,7 +258,7 @@ class Inlet:
             share = max(1, -(-self.queued_messages // self._replicas))
             most_messages = share if most_messages is None else min(share, most_messages)
             most_bytes = _SHARE_BYTES if most_bytes is None else min(_SHARE_BYTES, most_bytes)
-        readers = self.readers
+        readers = self.readers if reader is None else (reader,)
         for _ in readers:
             reader = readers[self._turn % len(readers)]
             self._turn += 1

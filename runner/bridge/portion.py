@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from runner.bridge.inlet import Inlet, Piece
+from runner.channel.base import Reader
 
 
 class Portion(Inlet):
@@ -76,13 +77,14 @@ class Portion(Inlet):
         self,
         *,
         owner: int | None = None,
+        reader: Reader | None = None,
         most_bytes: int | None = None,
         most_messages: int | None = None,
         never_over: int | None = None,
         new: bool = True,
     ) -> Piece | None:
         """See `Inlet`."""
-        del owner, new
+        del owner, reader, new
         if not self._portion:
             return None
         handed = self.handed

@@ -46,6 +46,10 @@ class Reader(ABC):
     """That of the first message of the batch that `take` returned last, from 1."""
     claims: bool = False
     """Whether what is taken is to be on record as handed out before anybody gets it; set by who reads, once."""
+    outside: bool = False
+    """Whether no processor reads it, but something outside of the pipeline, which has no instances and no inlet."""
+    held: int = 0
+    """Messages that were taken and have no outcome yet; counted by readers that are `outside`."""
     left_before: bool = False
     """Whether it had left for good in an earlier part of the run, which was cut short."""
     on_data: Callable[[], None]
@@ -194,6 +198,19 @@ class Writer(ABC):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What a channel that has something outside of the pipeline at one end asks of the run.
+
+    `fail` ends the run at once: the end outside cannot go on, with a cause. `stop` ends it in order. `warn` tells a
+    person.
+    """
+
+    fail: Callable[[str], None]
+    stop: Callable[[str], None]
+    warn: Callable[[str], None]
+
+
 class Channel(ABC):
     """A channel of one kind. `counted` is False where the runner does not see the messages (`pipe`)."""
 
@@ -219,6 +236,19 @@ class Channel(ABC):
     @abstractmethod
     def on_readers_left(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the last reader has left."""
+
+    async def live(self, outside: Outside) -> None:
+        """Move messages between it and what is outside of the pipeline, until nothing more comes; most have nothing.
+
+        Called once, after all ends are open; the run waits for it. An end outside that is wrong is told to `outside`.
+        """
+        del outside
+
+    def stop(self) -> None:  # noqa: B027 - most have nothing to do
+        """The run is being stopped: nothing more is to come from outside. What is on its way out goes on."""
+
+    def abandon(self) -> None:  # noqa: B027 - most have nothing to do
+        """The run is ended at once: `live` ends as soon as it can, whatever it has not done."""
 
     @abstractmethod
     def close(self) -> None:

@@ -24,7 +24,7 @@ _READ_BYTES = 256 << 10
 _CLAIM_BYTES = 512 << 10
 _MOST_CLAIM_BYTES = 4 << 20
 _AHEAD_BYTES = 4 << 20
-_NOTES, _ENDS = "notes", "ends"
+_NOTES, ENDS = "notes", "ends"
 
 
 def _nothing() -> None:
@@ -302,7 +302,7 @@ class DurableWriter(Writer):
         self._end_key = key_of(channel.name, processor)
         self._written_key = b"written " + self._end_key
         self.carried = int(channel.store.get(_NOTES, self._written_key) or b"0")
-        self.ended_before = channel.store.get(_ENDS, self._end_key) is not None
+        self.ended_before = channel.store.get(ENDS, self._end_key) is not None
         self._written = self.carried
         self._ended = False
         names = {reader.codec.name: reader.codec for reader in channel.durable_readers}
@@ -368,7 +368,7 @@ class DurableWriter(Writer):
     @property
     def trouble(self) -> str | None:
         """See `Writer`."""
-        return self._channel.store.stuck
+        return self._channel.trouble
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """See `Writer`."""
@@ -385,7 +385,7 @@ class DurableWriter(Writer):
             return
         self._ended = True
         if for_good:
-            self._channel.store.transaction.put(_ENDS, self._end_key, b"%d" % self._written)
+            self._channel.store.transaction.put(ENDS, self._end_key, b"%d" % self._written)
         self._channel.writer_ended()
 
 
@@ -433,6 +433,11 @@ class DurableChannel(Channel):
         return self.store.stuck is not None or (
             self._at_capacity and any(not each.left for each in self.durable_readers)
         )
+
+    @property
+    def trouble(self) -> str | None:
+        """Why writers wait where no reader makes them; None: nothing but readers does."""
+        return self.store.stuck
 
     @property
     def _at_capacity(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from runner.store.cursor import Cursor
     from runner.store.inspection import Inspection
     from runner.store.record import Record
+    from runner.store.store import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -74,6 +75,9 @@ def show(file: Path, state_dir: Path | None, channel: str | None, form: str) -> 
     seen = check_store(folder)
     _known(seen, channel, folder)
     channels = {name: _channel(seen, name) for name in sorted(seen.heads) if channel in {None, name}}
+    for name, shown in _files(seen).items():
+        if name in channels:
+            channels[name]["file"] = shown
     if form == "json":
         click.echo(json.dumps({"state": str(folder), "sound": not seen.damages, "channels": channels}, indent=2))
     else:
@@ -95,7 +99,9 @@ def reset(file: Path, state_dir: Path | None, channel: str | None) -> None:
     folder = _folder(file, state_dir)
     if channel is None:
         try:
-            said = _messages(check_store(folder), None)
+            seen = check_store(folder)
+            said = _messages(seen, None)
+            _let_go(seen, seen.heads)
         except DamageError:
             said = "what could not be read"
         remove_store(folder)
@@ -105,9 +111,11 @@ def reset(file: Path, state_dir: Path | None, channel: str | None) -> None:
     _known(seen, channel, folder)
     if seen.damages:
         raise DamageError(str(folder), seen.damages)
+    _let_go(seen, [channel])
     store = Store.open(folder, sync=True, capacity_bytes={})
     try:
         store.reset(channel)
+        _forget_file(store, channel)
     finally:
         store.close()
     click.echo(f"given up: {_messages(seen, channel)} of channel `{channel}`")
@@ -168,12 +176,50 @@ def _folder(file: Path, state_dir: Path | None) -> Path:
     return state_folder(load_file(file).pipeline)
 
 
+def _let_go(seen: Inspection, channels: Container[str]) -> None:
+    """What was never committed is cut off the files of these channels, before their records are given up."""
+    from runner.channel.file_kept import decoded, let_go
+
+    if not seen.damages:
+        for name, kept in decoded(seen.files).items():
+            if name in channels:
+                let_go(kept)
+
+
+def _forget_file(store: Store, channel: str) -> None:
+    """Nothing is on record of the file of `channel` any more: it is begun with anew."""
+    import asyncio
+
+    from runner.channel.file_kept import forget
+
+    async def forgotten() -> None:
+        forget(store.transaction, channel)
+        await store.flush()
+
+    asyncio.run(forgotten())
+
+
 def _known(seen: Inspection, channel: str | None, folder: Path) -> None:
     from runner.errors import RunnerError
 
     if channel is not None and channel not in seen.heads:
         known = ", ".join(f"`{name}`" for name in sorted(seen.heads)) or "none"
         raise RunnerError(f"there is no channel `{channel}`", where=str(folder), remedy=f"there are: {known}")
+
+
+def _files(seen: Inspection) -> dict[str, dict[str, Any]]:
+    """What is on record of the files of channels."""
+    from runner.channel.file_kept import decoded
+
+    return {
+        name: {
+            "path": kept.path,
+            "generation": kept.generation,
+            "inode": kept.inode,
+            "committed_bytes": kept.length_bytes,
+        }
+        for name, kept in decoded(seen.files).items()
+    }
 
 
 def _cursors(seen: Inspection, channel: str) -> dict[str, Cursor]:
@@ -227,6 +273,10 @@ def _say(name: str, found: dict[str, Any]) -> None:
     span = f" ({found['first']:,} to {found['last']:,})" if found["stored"] else f", {found['last']:,} so far"
     count, size = format_count(found["stored"], "message"), format_size(found["stored_bytes"])
     click.echo(f"channel {name}: {count} stored{span}, {size}")
+    if "file" in found:
+        file = found["file"]
+        committed = f"{file['committed_bytes']:,} bytes committed"
+        click.echo(f"  {file['path']}: {committed}, inode {file['inode']}, file {file['generation']:,} of the channel")
     for reader, terms in found["readers"].items():
         said = ", ".join(f"{count:,} {term.replace('_', ' ')}" for term, count in terms.items() if count)
         click.echo(f"  {reader}: {said or 'nothing yet'}")

@@ -87,7 +87,7 @@ class ZeromqCodec(Codec):
         if batch.count <= most_messages and batch.size_bytes <= most_bytes:
             return batch, EMPTY
         messages = size_bytes = 0
-        for end in _ends(batch.joined()):
+        for end in _ends(_bytes(batch)):
             if messages and (end > most_bytes or messages == most_messages):
                 break
             messages += 1
@@ -98,7 +98,7 @@ class ZeromqCodec(Codec):
         """Split after exactly `messages` messages."""
         size_bytes = 0
         if 0 < messages < batch.count:
-            for _, size_bytes in zip(range(messages), _ends(batch.joined()), strict=False):  # noqa: B007  (the last one counts)
+            for _, size_bytes in zip(range(messages), _ends(_bytes(batch)), strict=False):  # noqa: B007  (the last one counts)
                 pass
         return divide(batch, messages, size_bytes)
 
@@ -107,7 +107,7 @@ class ZeromqCodec(Codec):
         if offset >= batch.size_bytes:
             return batch.count, batch.size_bytes
         messages = size_bytes = 0
-        for end in _ends(batch.joined()):
+        for end in _ends(_bytes(batch)):
             if end > offset:
                 break
             messages += 1
@@ -224,7 +224,12 @@ def _head(payload: Buffer) -> bytes:
     return _HEADS[len(payload)] if len(payload) < 256 else _LONG_HEAD.pack(_LONG, len(payload))
 
 
-def _ends(data: bytes) -> Iterator[int]:
+def _bytes(batch: Batch) -> Buffer:
+    """The bytes of `batch`, not copied where they are in one piece."""
+    return batch.parts[0] if len(batch.parts) == 1 else batch.joined()
+
+
+def _ends(data: Buffer) -> Iterator[int]:
     """Where each frame of `data` ends."""
     end, size_bytes = 0, len(data)
     while end < size_bytes:

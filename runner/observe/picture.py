@@ -26,8 +26,8 @@ _STYLES = {
     "failed": "bold red",
 }
 _NEEDS_ATTENTION = frozenset({"failed", "backoff"})
-_WIDTHS = {"state": 8, "in/s": 5, "out/s": 5, "queue": 13, "restarts": 8, "cpu": 5, "memory": 8}
-_KEPT_LONGEST = ("state", "in/s", "out/s", "restarts", "queue", "cpu", "memory")
+_WIDTHS = {"state": 8, "in/s": 5, "out/s": 5, "queue": 13, "restarts": 8, "batches": 7, "cpu": 5, "memory": 8}
+_KEPT_LONGEST = ("state", "in/s", "out/s", "restarts", "queue", "cpu", "memory", "batches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,8 @@ def picture_of(
     """
     chosen, left_out = _fitting(rows, max(1, height - 1))
     name = Column("processor", min(_WIDEST_NAME, max([len("processor"), *(cells(row.name) for row in rows)])))
-    titles, room = _fitting_titles(width - name.width)
+    batches = any(row.batches is not None for row in rows)
+    titles, room = _fitting_titles(width - name.width, _KEPT_LONGEST if batches else _KEPT_LONGEST[:-1])
     columns = [name, *(Column(title, _WIDTHS[title], right=title != "state") for title in titles)]
     waiting = Column("waits for", room - GAP)
     told_in_table = waiting.width >= _LEAST_WAITING
@@ -113,10 +114,10 @@ def compact(number: float) -> str:
     return f"{number:.0f}P"
 
 
-def _fitting_titles(room: int) -> tuple[list[str], int]:
-    """The columns that fit beside the name, in the order of the table, and the cells that are left."""
+def _fitting_titles(room: int, wanted: Sequence[str]) -> tuple[list[str], int]:
+    """Those of the `wanted` columns that fit beside the name, in the table's order, and the cells that are left."""
     fitting = []
-    for title in _KEPT_LONGEST:
+    for title in wanted:
         if room < _WIDTHS[title] + GAP:
             break
         fitting.append(title)
@@ -143,6 +144,7 @@ def _cells(row: ProcessorRow, rates: Rates, usage: TreeUsage | None) -> dict[str
         "out/s": Cell(compact(rates.written_per_s)),
         "queue": Cell(queue),
         "restarts": Cell(f"{row.restarts}", "yellow" if row.restarts else ""),
+        "batches": Cell("-" if row.batches is None else compact(row.batches)),
         "cpu": Cell("-" if percent is None else f"{percent:.0f}%"),
         "memory": Cell(format_size(usage.rss_bytes) if usage is not None and usage.rss_bytes else "-"),
         "waits for": Cell(visible(row.waiting or ""), "yellow"),

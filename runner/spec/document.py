@@ -44,7 +44,7 @@ Command = Annotated[list[Text], Meta(min_length=1)] | Word
 Channels = Name | Annotated[list[Name], Meta(min_length=1)]
 Ports = Name | Annotated[list[Name], Meta(min_length=1)] | Annotated[dict[Name, Channels], Meta(min_length=1)]
 
-KINDS_NOW = 'channels of kind "memory", "pipe" and "durable" work now'
+KINDS_NOW = 'channels of kind "memory", "pipe", "durable" and "file" work now'
 
 
 class InFlightDocument(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -52,6 +52,14 @@ class InFlightDocument(Struct, forbid_unknown_fields=True, kw_only=True):
 
     bytes: Annotated[Size, meta("Bytes in flight.")] = "1MiB"
     messages: Annotated[Count, meta("Messages in flight. Without it only the bytes are bounded.")] | UnsetType = UNSET
+
+
+class BatchDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """What one run of a program is given under contract "batch"."""
+
+    messages: Annotated[Count, meta("At most so many messages.")] = 1000
+    bytes: Annotated[Size, meta("At most so many bytes; a longer message comes alone.")] = "8MiB"
+    wait: Annotated[DurationOrZero, meta("How long a batch that is not full waits for more messages.")] = "1s"
 
 
 class GuardDocument(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -182,9 +190,8 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     contract: Annotated[
         Literal["stream", "one-to-one", "batch", "acknowledged"],
         meta(
-            "How outputs answer inputs. Not supported yet: batch.",
+            "How outputs answer inputs.",
             words={"1-1": "one-to-one", "1:1": "one-to-one", "one_to_one": "one-to-one", "none": "stream"},
-            later_values={"batch": '"stream", "one-to-one" and "acknowledged" work now'},
         ),
     ] = "stream"
     resume: Annotated[
@@ -193,6 +200,13 @@ class ProcessorKeys(Struct, forbid_unknown_fields=True, kw_only=True):
     ] = "none"
     in_flight: (
         Annotated[InFlightDocument, meta("At most this much is handed to an instance and not acknowledged.")]
+        | UnsetType
+    ) = UNSET
+    batch: (
+        Annotated[BatchDocument, meta('What one run of the program is given; for contract = "batch".')] | UnsetType
+    ) = UNSET
+    max_outputs: (
+        Annotated[Size, meta('The most that the run of one batch may write; for contract = "batch". Default: 1GiB.')]
         | UnsetType
     ) = UNSET
     replicas: Annotated[
@@ -311,7 +325,19 @@ class ProcessorDocument(ProcessorKeys, forbid_unknown_fields=True, kw_only=True)
     ) = UNSET
 
 
-_KINDS = ("file", "tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
+class RotateDocument(Struct, forbid_unknown_fields=True, kw_only=True):
+    """When the file of a channel is full; at least one of size and every."""
+
+    size: Annotated[Size, meta("A file holds at most this; one longer message has a file of its own.")] | UnsetType = (
+        UNSET
+    )
+    every: Annotated[Duration, meta("A file that is not empty is full this long after it was begun.")] | UnsetType = (
+        UNSET
+    )
+    keep: Annotated[Count, meta("How many full files stay; older ones are deleted. Default: all.")] | UnsetType = UNSET
+
+
+_KINDS = ("tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
 _ENDS_HERE = f"leave it out: {KINDS_NOW}"
 
 
@@ -321,8 +347,10 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     kind: Annotated[
         Name,
         Meta(
-            description=f"What carries the messages: memory, pipe, durable. Not supported yet: {', '.join(_KINDS)}.",
-            examples=["memory", "pipe", "durable", *_KINDS],
+            description=(
+                f"What carries the messages: memory, pipe, durable, file. Not supported yet: {', '.join(_KINDS)}."
+            ),
+            examples=["memory", "pipe", "durable", "file", *_KINDS],
             extra={"later_values": dict.fromkeys(_KINDS, KINDS_NOW)},
         ),
     ] = "memory"
@@ -334,7 +362,7 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     durability: (
         Annotated[
             Literal["memory", "process", "disk"],
-            meta('What the messages of a durable channel outlive: the runner ("process") or a power cut ("disk").'),
+            meta('What messages of a durable or file channel outlive: the runner ("process"), a power cut ("disk").'),
         ]
         | UnsetType
     ) = UNSET
@@ -346,7 +374,15 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     peer: Annotated[str, later("Who is at the other end.", _ENDS_HERE)] | UnsetType = UNSET
     address: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET
     url: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET
-    path: Annotated[str, later("The file of a file channel.", _ENDS_HERE)] | UnsetType = UNSET
+    path: Annotated[Word, meta("The file that a file channel ends or begins in.")] | UnsetType = UNSET
+    codec: (
+        Annotated[CodecName, meta("How messages are framed in the file. Default: as its processors do.")] | UnsetType
+    ) = UNSET
+    rotate: Annotated[RotateDocument, meta("When a file that is written is full, and a new one begun.")] | UnsetType = (
+        UNSET
+    )
+    follow: Annotated[bool, meta("Whether a file that is read is read on as it grows and rotates.")] = False
+    max_message: Annotated[Size, meta("The longest message in a file that is read.")] = "16MiB"
     subject: Annotated[str, later("The subject at the broker.", _ENDS_HERE)] | UnsetType = UNSET
     topic: Annotated[str, later("The topic at the broker.", _ENDS_HERE)] | UnsetType = UNSET
     stream: Annotated[str, later("The stream at the broker.", _ENDS_HERE)] | UnsetType = UNSET
@@ -354,7 +390,6 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     tls: Annotated[dict[str, Any], later("Certificates.", _ENDS_HERE)] | UnsetType = UNSET
     keys: Annotated[str, later("Keys of the two sides.", _ENDS_HERE)] | UnsetType = UNSET
     insecure: Annotated[bool, later("Allows an open address without encryption.", _ENDS_HERE)] | UnsetType = UNSET
-    max_outputs: Annotated[Size, later("Bound of uncommitted outputs.", _ENDS_HERE)] | UnsetType = UNSET
 
 
 class RunnerDocument(Struct, forbid_unknown_fields=True, kw_only=True):

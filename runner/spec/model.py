@@ -26,6 +26,7 @@ class Contract(StrEnum):
 
     STREAM = "stream"
     ONE_TO_ONE = "one-to-one"
+    BATCH = "batch"
     ACKNOWLEDGED = "acknowledged"
 
 
@@ -150,6 +151,21 @@ class InFlight(msgspec.Struct, frozen=True):
     messages: int | None = None
 
 
+class BatchPolicy(msgspec.Struct, frozen=True):
+    """How many messages, or bytes of them, one run of a program is given (`batch`); a longer message comes alone.
+
+    `wait_s`: how long a batch that is not full waits for more, from its first message on.
+    """
+
+    messages: int = 1000
+    size_bytes: int = 8 * MIB
+    wait_s: float = 1.0
+
+
+BATCH_FILE = "{batch}"
+"""Where it stands in a command, the path of a file with the batch is put in."""
+
+
 class Poison(msgspec.Struct, frozen=True):
     """When messages are suspected of killing their reader, and how many may be set aside.
 
@@ -189,6 +205,7 @@ class Processor(msgspec.Struct, frozen=True):
     program as CONNECTOR_PARAM_NAME and CONNECTOR_PARAMS; durations are seconds and sizes bytes, and those named in
     `secret_params` are never shown. `secrets` maps a variable's name to its value (never shown). A source with
     `resume` "none" has the restart policy "never".
+    `batch` and `max_outputs_bytes` (how much the run of a batch may write) are for contract `batch`.
     `bridge` "zeromq": its ports are sockets, not descriptors, and `end` says what means the end of its input: an empty
     message, or the stop signal (contract `stream` only).
     `order` is "keep" or "any". `log_stdout`: stdout is no port and no acknowledgement, so it is the log.
@@ -212,6 +229,8 @@ class Processor(msgspec.Struct, frozen=True):
     contract: Contract = Contract.STREAM
     resume: Resume = Resume.NONE
     in_flight: InFlight = InFlight()
+    batch: BatchPolicy = BatchPolicy()
+    max_outputs_bytes: int = 1 << 30
     replicas: int = 1
     order: Literal["keep", "any"] = "any"
     max_message_bytes: int = 16 * MIB
@@ -253,7 +272,13 @@ class Processor(msgspec.Struct, frozen=True):
     @property
     def log_stdout(self) -> bool:
         """Whether its stdout belongs to its log."""
-        return self.contract is Contract.STREAM and all(port.name != "stdout" for port in self.writes)
+        unanswered = self.contract in {Contract.STREAM, Contract.BATCH}
+        return unanswered and all(port.name != "stdout" for port in self.writes)
+
+    @property
+    def batch_as_file(self) -> bool:
+        """Whether it is given its batch as a file, named in its command; otherwise on stdin."""
+        return self.contract is Contract.BATCH and any(BATCH_FILE in word for word in self.command)
 
 
 class Durability(StrEnum):
@@ -264,10 +289,33 @@ class Durability(StrEnum):
     DISK = "disk"
 
 
+class Rotation(msgspec.Struct, frozen=True):
+    """When the file of a channel is full, and how many full ones are kept; None: by no size, at no time, all."""
+
+    size_bytes: int | None = None
+    every_s: float | None = None
+    keep: int | None = None
+
+
+class FileEnd(msgspec.Struct, frozen=True):
+    """The file that a channel ends or begins in, framed by `codec` (its name).
+
+    Where it begins in it, `follow` says whether it is read on as it grows, and a message is at most `max_message_bytes`
+    long.
+    """
+
+    path: Path
+    codec: str
+    rotation: Rotation = Rotation()
+    follow: bool = False
+    max_message_bytes: int = 16 * MIB
+
+
 class Channel(msgspec.Struct, frozen=True):
     """One channel's spec; `writers` and `readers` are names of processors, in file order, each once.
 
     `schema` is a JSON Schema, as JSON, that messages must fit (None: they need not).
+    `file` is set where one of its ends is a file; then it has no writers, or no readers.
     """
 
     name: str
@@ -278,6 +326,7 @@ class Channel(msgspec.Struct, frozen=True):
     readers: tuple[str, ...] = ()
     durability: Durability = Durability.MEMORY
     schema: str | None = None
+    file: FileEnd | None = None
 
     @property
     def durable(self) -> bool:

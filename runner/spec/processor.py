@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 from runner.spec import model, scanner
 from runner.spec.command import located, with_params, words_of
 from runner.spec.document import (
+    BatchDocument,
     InFlightDocument,
     LiveDocument,
     PoisonDocument,
@@ -155,6 +156,8 @@ class _Resolver:
             contract=contract,
             resume=model.Resume(document.resume),
             in_flight=self._in_flight(),
+            batch=self._batch(),
+            max_outputs_bytes=size_bytes(document.max_outputs if document.max_outputs is not UNSET else "1GiB"),
             replicas=document.replicas,
             order=self._order(contract),
             max_message_bytes=size_bytes(document.max_message),
@@ -289,6 +292,10 @@ class _Resolver:
         written = self._document.in_flight
         document = written if written is not UNSET else InFlightDocument()
         return model.InFlight(size_bytes(document.bytes), document.messages if document.messages is not UNSET else None)
+
+    def _batch(self) -> model.BatchPolicy:
+        document = self._document.batch if self._document.batch is not UNSET else BatchDocument()
+        return model.BatchPolicy(document.messages, size_bytes(document.bytes), parse_duration(document.wait))
 
     def _order(self, contract: model.Contract) -> Any:
         written = self._document.order

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runner.spec.batch_rules import check_batch
 from runner.spec.model import Contract, Resume
 from runner.spec.processor import Resolved
 from runner.spec.zeromq_rules import check_bridge
@@ -13,6 +14,7 @@ def check_processor(resolved: Resolved, *, joined: bool) -> None:
         _check_source(resolved)
         _check_contract(resolved)
         _check_frames(resolved)
+        check_batch(resolved)
         _check_stdout(resolved)
         check_bridge(resolved)
     _check_raw(resolved)
@@ -123,8 +125,9 @@ def _check_raw(resolved: Resolved) -> None:
         bound = {port.codec for port in ports if port.name in {"stdin", "stdout"}} | {processor.stdout_codec}
         if "raw" in bound:
             scope.error(("contract",), 'codec "raw" has no messages that could be answered one to one', _REFRAME)
-    if processor.contract is Contract.ACKNOWLEDGED and any(port.codec == "raw" for port in ports):
-        scope.error(("contract",), 'codec "raw" has no messages that could be acknowledged', _REFRAME)
+    what = {Contract.ACKNOWLEDGED: "acknowledged", Contract.BATCH: "put into batches"}.get(processor.contract)
+    if what is not None and any(port.codec == "raw" for port in ports):
+        scope.error(("contract",), f'codec "raw" has no messages that could be {what}', _REFRAME)
     if not raw:
         return
     if processor.replicas > 1:

@@ -23,7 +23,7 @@ from runner.spec.walk import Walked, walk
 FILE_NAME = "processor.toml"
 
 _OWN_KEYS = frozenset({"name", "version", "description", "image", "params", "reads", "writes", "build"})
-_MERGED_TABLES = frozenset({"env", "secrets", "resources", "stop", "in_flight", "restart"})
+_MERGED_TABLES = frozenset({"env", "secrets", "resources", "stop", "in_flight", "batch", "restart"})
 
 
 class Template(Struct, frozen=True):
@@ -141,7 +141,8 @@ def _build(scope: Scope, written: dict[str, Any], folder: Path) -> model.Build:
 def merged(own: Mapping[str, Any], template: Template) -> tuple[dict[str, Any], frozenset[scanner.Path]]:
     """The keys of a processor over those of its template, and the paths that come from the template.
 
-    A key of the pipeline wins. The tables env, secrets, resources, stop, in_flight and restart are merged key by key.
+    A key of the pipeline wins. The tables env, secrets, resources, stop, in_flight, batch and restart are merged key by
+    key.
     """
     keys = dict(own)
     inherited: set[scanner.Path] = set()

@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct
 from runner.spec import scanner
 from runner.spec.command import similar
 from runner.spec.document import ChannelDocument
+from runner.spec.files import check_one_end, file_end
 from runner.spec.findings import Findings, Scope, Source, listed
 from runner.spec.json_schema import schema_of
 from runner.spec.model import Channel, Contract, Durability, OnFull, Port
@@ -59,7 +60,7 @@ def wire(
     `tables` holds the channel tables, by name; paths in them start from `folder`.
     """
     ends = _ends(processors)
-    channels = {}
+    channels: dict[str, Channel] = {}
     for name in dict.fromkeys((*ends, *tables)):
         document = msgspec.convert(tables.get(name, {}), ChannelDocument)
         scope = Scope(findings, source, ("channels", name))
@@ -72,6 +73,7 @@ def wire(
             tuple(dict.fromkeys(end.name for end in ends[name].readers)) if name in ends else (),
             _durability(document),
             schema_of(scope, folder, document),
+            file_end(scope, document, tables.get(name, {}), _codecs(ends.get(name)), folder),
         )
         check_kind(scope, ("kind",), document.kind)
         _check_durability(scope, document)
@@ -79,7 +81,9 @@ def wire(
             if whole:
                 scope.error((), "no processor writes or reads this channel", similar(name, ends) or _JOIN, at="key")
             continue
-        if whole:
+        if whole and document.kind == "file":
+            check_one_end(scope, name, tables.get(name, {}), channels)
+        elif whole:
             _check_both_ends(name, ends)
         _check_raw(name, ends[name])
         if document.schema is not UNSET and any(end.port.codec == "raw" for end in ends[name].writers):
@@ -92,19 +96,20 @@ def wire(
 
 
 def _durability(document: ChannelDocument) -> Durability:
-    if document.kind != "durable":
+    if document.kind not in _OUTLIVING:
         return Durability.MEMORY
     return Durability.DISK if document.durability is UNSET else Durability(document.durability)
 
 
 def _check_durability(scope: Scope, document: ChannelDocument) -> None:
-    durable, written = document.kind == "durable", document.durability
+    durable, written = document.kind in _OUTLIVING, document.durability
     if durable and written == "memory":
-        scope.error(("durability",), "a durable channel outlives something", 'write "process" or "disk"')
+        message = f"a {document.kind} channel outlives something"
+        scope.error(("durability",), message, 'write "process" or "disk"')
     elif not durable and written not in {UNSET, "memory"}:
         scope.error(("durability",), f"a {document.kind} channel outlives nothing", 'write kind = "durable"')
     if durable and document.on_full != "block":
-        scope.error(("on_full",), "a durable channel drops nothing", 'leave it out, or write "block"')
+        scope.error(("on_full",), f"a {document.kind} channel drops nothing", 'leave it out, or write "block"')
 
 
 def _check_weaker(channels: Mapping[str, Channel], ends: Mapping[str, Ends]) -> None:
@@ -134,6 +139,12 @@ def _check_weaker(channels: Mapping[str, Channel], ends: Mapping[str, Ends]) -> 
                 )
 
 
+def _codecs(ends: Ends | None) -> list[str]:
+    """Those of all ends, each once."""
+    return [] if ends is None else list(dict.fromkeys(end.port.codec for end in (*ends.writers, *ends.readers)))
+
+
+_OUTLIVING = {"durable", "file"}
 _STRENGTH = {Durability.MEMORY: 0, Durability.PROCESS: 1, Durability.DISK: 2}
 
 _JOIN = "name it in reads or writes of a processor, or leave the table out"

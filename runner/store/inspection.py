@@ -34,6 +34,8 @@ class Inspection:
     damages: list[Damage] = field(default_factory=list)
     size_bytes: int = 0
     entries: int = 0
+    files: dict[bytes, bytes] = field(default_factory=dict)
+    """What is in the table of files."""
 
 
 def inspect(
@@ -116,7 +118,9 @@ class _Look:
             if node.page and self._each_record is None:
                 return  # long values are verified when they are read
             try:
-                unseal(node.key, self._file.value(node))
+                value = unseal(node.key, self._file.value(node))
+                if database == TABLE + b"files":
+                    self._seen.files[node.key] = value
             except SealError:
                 self._damage(f"entry {node.key!r} of table {database.removeprefix(TABLE).decode()!r} is damaged")
 

@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import json
 import random
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runner.bridge.inlet import Piece
 from runner.bridge.logs import InstanceLog
+from runner.channel.base import Reader
 from runner.errors import BugError, RunnerError
 from runner.events import Exited, InstanceState, ProcessorFailed, StateChanged
 from runner.launch.base import Handle, LaunchRequest
@@ -42,6 +44,19 @@ _LEGAL: dict[InstanceState, frozenset[InstanceState]] = {
     _EXITED: frozenset(),
     _FAILED: frozenset(),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Why an instance runs no program, since `since_s` on the loop's clock.
+
+    `blocked_by` are the readers of what it writes whose channels are full; where there are none, it waits for messages
+    (or for a store that cannot write: `trouble`).
+    """
+
+    since_s: float
+    blocked_by: tuple[Reader, ...] = ()
+    trouble: str | None = None
 
 
 class Instance:
@@ -108,6 +123,11 @@ class Instance:
                 exited=exited,
             )
         )
+
+    @property
+    def idle(self) -> Idle | None:
+        """What it waits for while it runs no program by choice (batch); None: it does not."""
+        return None
 
     # -- what the run asks of it
 
@@ -200,9 +220,12 @@ class Instance:
             await handle.close()
 
     async def _run_once(self, handle: Handle) -> RunOutcome:
+        return await self._run(handle, self._open_ports(), self._spec.command)
+
+    def _open_ports(self) -> Ports:
         processor, spec = self._processor, self._spec
         skip = self._delivered if spec.is_source and spec.resume == "skip" else {}
-        ports = Ports(
+        return Ports(
             spec,
             processor.shared,
             self.log,
@@ -216,8 +239,12 @@ class Instance:
             portions=self._suspects.portions,
             on_nacked=self._nacked,
         )
+
+    async def _run(self, handle: Handle, ports: Ports, command: tuple[str, ...]) -> RunOutcome:
+        """Run the program once, on these ports."""
+        processor, spec = self._processor, self._spec
         request = LaunchRequest(
-            command=spec.command,
+            command=command,
             directory=None if spec.directory is None else str(spec.directory),
             env=self._env(ports),
             ports=ports.theirs,
@@ -237,9 +264,13 @@ class Instance:
             self._ended_s = attempt.ended_s
             self.attempt = None
             self.waiting = None
-            for collector in ports.collectors:
-                for port, delivered in collector.delivered_by_port.items():
-                    self._delivered[port] = self._delivered.get(port, 0) + delivered
+            self._count_delivered(ports)
+
+    def _count_delivered(self, ports: Ports) -> None:
+        """Remember how many messages of a run that is over are in channels."""
+        for collector in ports.collectors:
+            for port, delivered in collector.delivered_by_port.items():
+                self._delivered[port] = self._delivered.get(port, 0) + delivered
 
     def _ready(self) -> None:
         """Messages begin to flow."""
@@ -266,7 +297,7 @@ class Instance:
         env["CONNECTOR_PIPELINE"] = self._processor.pipeline
         env["CONNECTOR_PROCESSOR"] = spec.name
         env["CONNECTOR_INSTANCE"] = str(self.replica)
-        env["CONNECTOR_ATTEMPT"] = str(self._number)
+        env["CONNECTOR_ATTEMPT"] = str(self._attempt_number)
         env["CONNECTOR_RUN"] = self._processor.run_id
         env["CONNECTOR_WRITTEN"] = str(self._delivered.get("stdout", 0))
         for port in spec.writes:
@@ -274,6 +305,11 @@ class Instance:
                 name = port.name.upper().replace("-", "_")
                 env[f"CONNECTOR_WRITTEN_{name}"] = str(self._delivered.get(port.name, 0))
         return env
+
+    @property
+    def _attempt_number(self) -> int:
+        """How often its program was started."""
+        return self._number
 
     def _stray(self, payload: bytes) -> None:
         self.stray += 1
@@ -363,7 +399,7 @@ class Instance:
         self._processor.instances.append(
             InstanceReport(
                 replica=self.replica,
-                attempt=self._number,
+                attempt=self._attempt_number,
                 exit=ExitReport(exited.code, exited.signal),
                 cause=cause,
                 peak_rss_bytes=exited.usage.peak_rss_bytes,

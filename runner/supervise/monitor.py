@@ -16,7 +16,7 @@ from runner.events import Bus, WaitChanged
 from runner.launch.procstate import Waits, cpu_ticks, waits_for_pipes
 from runner.plan.rings import Wait, ring_of, stuck
 from runner.supervise.attempt import Attempt
-from runner.supervise.instance import Instance
+from runner.supervise.instance import Idle, Instance
 from runner.supervise.processor import ProcessorRun
 from runner.units import format_duration, format_size
 
@@ -87,7 +87,7 @@ class Monitor:
                 attempt = instance.attempt
                 if attempt is None or attempt.pid is None or attempt.over:
                     self._looks.pop(instance, None)
-                    instance.waiting = None
+                    instance.waiting = self._idle_cause(instance)
                     continue
                 look = self._renew(instance, attempt, now_s)
                 self._stalled(processor, look, now_s)
@@ -114,6 +114,8 @@ class Monitor:
             moved = moved or answering is not None
         elif answering is not None:
             moved = False  # reading on is no answer
+        if attempt.ports.answered_by_exit:
+            return look  # idle since its start: whatever it reads or writes, its end is what counts
         if moved or not self._in_flight(attempt) or self._held_up(attempt):
             look.idle_s = now_s
         return look
@@ -184,7 +186,11 @@ class Monitor:
                 if not readers:
                     return "order", "waiting for answers that come before its own"
                 reader = max(readers, key=lambda reader: reader.queued_bytes)
-                return reader.processor, f"waiting for `{reader.processor}`, {self._load(reader.processor)} in flight"
+                if reader.outside:
+                    load, whom = format_size(reader.queued_bytes), f"the {reader.processor} of `{reader.channel}`"
+                else:
+                    load, whom = self._load(reader.processor), f"`{reader.processor}`"
+                return whom, f"waiting for {whom}, {load} in flight"
         answers = attempt.ports.answering
         if answers is not None and answers.window_full:
             return "answers", f"waiting for its answers, {format_size(answers.pending_bytes)} in flight"
@@ -204,6 +210,18 @@ class Monitor:
                 return "closed", f"closed its `{collector.port}` and runs on"
         return None, None
 
+    def _idle_cause(self, instance: Instance) -> str | None:
+        """Why it runs no program, where it is held up."""
+        idle = instance.idle
+        if idle is None:
+            return None
+        if idle.trouble is not None:
+            return f"waiting until it can be stored: {idle.trouble}"
+        if not idle.blocked_by:
+            return None
+        reader = max(idle.blocked_by, key=lambda reader: reader.queued_bytes)
+        return f"waiting for `{reader.processor}`, {self._load(reader.processor)} in flight"
+
     def _load(self, name: str) -> str:
         processor = self._processors[name]
         size_bytes = sum(inlet.queued_bytes for inlet in processor.shared.inlets.values())
@@ -213,7 +231,7 @@ class Monitor:
 
     def _rings(self, now_s: float) -> None:
         held_up = [name for name, item in self._processors.items() if self._is_held_up(item)]
-        if not held_up or not any(now_s - look.since_s >= RING_SURE_S for look in self._looks.values()):
+        if not held_up or not self._anybody_still(now_s):
             return
         waits = [wait for processor in self._processors.values() for wait in self._waits_of(processor, now_s)]
         ring = ring_of(stuck(waits))
@@ -225,8 +243,20 @@ class Monitor:
                 tuple(wait.who for wait in ring),
             )
 
+    def _anybody_still(self, now_s: float) -> bool:
+        """Whether any instance has not moved for so long that there may be a ring."""
+        if any(now_s - look.since_s >= RING_SURE_S for look in self._looks.values()):
+            return True
+        idles = [item.idle for processor in self._processors.values() for item in processor.replicas]
+        return any(idle is not None and now_s - idle.since_s >= RING_SURE_S for idle in idles)
+
     def _is_held_up(self, processor: ProcessorRun) -> bool:
-        return any(item.attempt is not None and self._held_up(item.attempt) for item in processor.replicas)
+        for item in processor.replicas:
+            if item.attempt is not None and self._held_up(item.attempt):
+                return True
+            if item.idle is not None and item.idle.blocked_by:
+                return True
+        return False
 
     def _waits_of(self, processor: ProcessorRun, now_s: float) -> list[Wait]:
         """What a processor waits for; nothing while any replica of it moves, or may."""
@@ -235,6 +265,12 @@ class Monitor:
             if not instance.alive:
                 continue
             look = self._looks.get(instance)
+            if look is None and instance.idle is not None and now_s - instance.idle.since_s >= RING_SURE_S:
+                idle_waits = self._idle_waits(processor, instance.idle)
+                if not idle_waits:
+                    return []
+                found += [Wait(processor.spec.name, *wait) for wait in idle_waits]
+                continue
             if look is None or now_s - look.since_s < RING_SURE_S:
                 return []
             waits = self._waits_for_room(look.attempt) + self._waits_for_messages(look.attempt, now_s - look.since_s)
@@ -243,11 +279,26 @@ class Monitor:
             found += [Wait(processor.spec.name, *wait) for wait in waits]
         return found
 
+    def _idle_waits(self, processor: ProcessorRun, idle: Idle) -> list[tuple[str, str, bool]]:
+        """(Whom, channel, whether for room) for an instance between two batches; nothing while one is in the making."""
+        if idle.blocked_by:
+            return [(reader.processor, reader.channel, True) for reader in idle.blocked_by]
+        batches = processor.shared.batches
+        if batches is None or not batches.starved or idle.trouble is not None:
+            return []
+        return [
+            (writer, reader.channel, False)
+            for inlet in processor.shared.inlets.values()
+            for reader in inlet.readers
+            for writer in self._writers_of[reader.channel]
+            if not self._processors[writer].done
+        ]
+
     @staticmethod
     def _waits_for_room(attempt: Attempt) -> list[tuple[str, str, bool]]:
         """(Whom, channel, True) for each reader that holds it up."""
         readers = [reader for item in attempt.ports.collectors if item.paused for reader in item.blocked_by]
-        return [(reader.processor, reader.channel, True) for reader in readers]
+        return [(reader.processor, reader.channel, True) for reader in readers if not reader.outside]
 
     def _waits_for_messages(self, attempt: Attempt, still_s: float) -> list[tuple[str, str, bool]]:
         """(Whom, channel, False) for each writer of the ports that it waits for input on."""

@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from runner.bridge.answers import AnswerDelivery, OneToOneFeeder
+from runner.bridge.batches import Batches
 from runner.bridge.collector import Collector
 from runner.bridge.exchange import Exchange
 from runner.bridge.feeder import Feeder, StreamFeeder
@@ -23,6 +25,7 @@ from runner.bridge.spout import Spout
 from runner.bridge.states import KeptState
 from runner.bridge.zeromq.dealer import DealerExchange
 from runner.channel.pipe import PIPE_BYTES, PipeChannel, resize_pipe
+from runner.codec.base import Codec
 from runner.codec.registry import codec_named
 from runner.errors import RunnerError
 from runner.launch.base import TakeListener
@@ -37,7 +40,10 @@ _FIRST_NAMED = 3
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the replicas of a processor share: inlets and outlets by port, pipe channels, the sequencer, the state."""
+    """What the replicas of a processor share: inlets and outlets by port, pipe channels, the sequencer, the state.
+
+    `batches` for contract batch; `folder` is where what is too much for memory may go (None: with temporary files).
+    """
 
     inlets: dict[str, Inlet] = field(default_factory=dict)
     outlets: dict[str, Outlet] = field(default_factory=dict)
@@ -46,6 +52,8 @@ class Shared:
     sequencer: Sequencer | None = None
     most_window_bytes: int = PIPE_BYTES
     state: KeptState | None = None
+    batches: Batches | None = None
+    folder: Path | None = None
 
 
 class Ports:
@@ -113,10 +121,19 @@ class Ports:
                 self._collect(port.name, port.codec)
         if self.answers is not None and _STDOUT not in self.theirs:
             self._collect("stdout", spec.stdout_codec)
+        self._open_logs()
+
+    def _open_logs(self) -> None:
+        """Whatever of stdout and stderr is no port is the log."""
         if _STDOUT not in self.theirs:
             self.logs.append(LogReader(self._pipe_in(_STDOUT), self._log, "stdout"))
         if _STDERR not in self.theirs:
             self.logs.append(LogReader(self._pipe_in(_STDERR), self._log, "stderr"))
+
+    @property
+    def answered_by_exit(self) -> bool:
+        """Whether nothing but its exit answers what the program was given (batch)."""
+        return False
 
     @property
     def answering(self) -> OneToOneFeeder | Exchange | None:
@@ -228,22 +245,23 @@ class Ports:
         """What keeps the order of replicas. One program alone answers in order."""
         return self._shared.sequencer if self._spec.replicas > 1 else None
 
+    def _delivery(self, port: str, codec: Codec) -> Delivery:
+        """Where what the program writes to `port` is put."""
+        outlet = self._shared.outlets.get(port)
+        if port == "stdout" and self.answers is not None:
+            return AnswerDelivery(self.answers, codec, outlet, self._sequencer)
+        assert outlet is not None
+        return outlet
+
     def _collect(self, port: str, codec_name: str) -> None:
         codec = codec_named(codec_name)
-        outlet = self._shared.outlets.get(port)
-        delivery: Delivery
-        if port == "stdout" and self.answers is not None:
-            delivery = AnswerDelivery(self.answers, codec, outlet, self._sequencer)
-        else:
-            assert outlet is not None
-            delivery = outlet
         target = {"stdout": _STDOUT, "stderr": _STDERR}.get(port)
         descriptor = self._pipe_in(target, port)
         self.collectors.append(
             Collector(
                 descriptor,
                 codec,
-                delivery,
+                self._delivery(port, codec),
                 port=port,
                 max_message_bytes=self._spec.max_message_bytes,
                 skip=self._skip.get(port, 0),

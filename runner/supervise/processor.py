@@ -15,6 +15,7 @@ from runner.clock import Clock
 from runner.events import Bus, Exited, InstanceState
 from runner.launch.registry import Homes
 from runner.spec.model import Contract, Processor
+from runner.supervise.batch_instance import BatchInstance
 from runner.supervise.instance import Instance
 from runner.supervise.ledger import Disagreement
 from runner.supervise.letters import DeadLetters
@@ -67,7 +68,9 @@ class ProcessorRun:
         self.answered_at_accusation = 0
         self.instances: deque[InstanceReport] = deque(maxlen=_KEPT_RUNS)
         self._stop_run = around.stop
-        self.replicas = [Instance(self, number) for number in range(1, spec.replicas + 1)]
+        self.batches_done = 0
+        kind = BatchInstance if spec.contract is Contract.BATCH else Instance
+        self.replicas = [kind(self, number) for number in range(1, spec.replicas + 1)]
 
     async def live(self) -> None:
         """Run all replicas until each has ended for good; then its outputs end and its inputs have left."""
@@ -98,14 +101,19 @@ class ProcessorRun:
     def _finish(self, *, for_good: bool) -> None:
         if self.shared.sequencer is not None:
             self.shared.sequencer.abandon()
-        for inlet in self.shared.inlets.values():
-            inlet.leave(for_good=for_good)
+        self._leave(for_good=for_good)
         self.done = True
         self.ended.set()
         for outlet in self.shared.outlets.values():
             outlet.end(for_good=for_good)
         for callback in self.on_done:
             callback()
+
+    def _leave(self, *, for_good: bool) -> None:
+        for inlet in self.shared.inlets.values():
+            inlet.leave(for_good=for_good)
+        if self.shared.batches is not None:
+            self.shared.batches.leave()
 
     def finished(self) -> None:
         """The program of a replica has said that nothing more comes from it; its last outputs are being committed.
@@ -131,8 +139,7 @@ class ProcessorRun:
         for instance in self.replicas:
             if instance.alive:
                 instance.ask_to_end("another replica failed for good")
-        for inlet in self.shared.inlets.values():
-            inlet.leave(for_good=self.spec.continue_on_error)
+        self._leave(for_good=self.spec.continue_on_error)
         if not self.spec.continue_on_error:
             self._stop_run(f"`{self.spec.name}` failed: {cause}")
 
@@ -210,6 +217,8 @@ class ProcessorRun:
             waiting += inlet.returned_messages(reader)
         if self.shared.sequencer is not None:
             waiting += self.shared.sequencer.held_messages(reader)
+        if self.shared.batches is not None:
+            waiting += self.shared.batches.held(reader)
         for feeder in self.feeders():
             waiting += sum(count for who, count in feeder.in_flight if who is reader)
         return waiting
@@ -277,6 +286,7 @@ class ProcessorRun:
             stray=sum(instance.stray for instance in self.replicas),
             pids=tuple(pid for instance in self.replicas for pid in instance.pids),
             waiting=waits[0] if waits else None,
+            batches=self.batches_done if self.shared.batches is not None else None,
         )
 
     def report(self) -> ProcessorReport:
@@ -291,5 +301,6 @@ class ProcessorRun:
             written=None if uncounted_out else self.written,
             stray=sum(instance.stray for instance in self.replicas),
             log_lines_left_out=sum(instance.log.left_out for instance in self.replicas),
+            batches=self.batches_done if self.shared.batches is not None else None,
             instances=list(self.instances),
         )

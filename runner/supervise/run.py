@@ -15,19 +15,25 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+from msgspec.structs import replace
+
+from runner.bridge.batch_cuts import Cuts
+from runner.bridge.batches import Batches
 from runner.bridge.inlet import Inlet
 from runner.bridge.outlet import Outlet
 from runner.bridge.screen import Screen
 from runner.bridge.sequence import Sequencer
 from runner.bridge.states import KeptState
-from runner.channel.base import Channel, Reader
+from runner.channel.base import Channel, Outside, Reader
 from runner.channel.durable import DurableChannel
+from runner.channel.file_sink import FileSink
+from runner.channel.file_source import FileSource
 from runner.channel.pipe import PIPE_BYTES, PipeChannel
 from runner.channel.registry import channel_kind
 from runner.clock import Clock, monotonic
 from runner.codec.registry import codec_named
 from runner.errors import BugError, MachineError
-from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping
+from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping, Warned
 from runner.launch.base import LaunchContext
 from runner.launch.procstate import peak_rss_bytes
 from runner.launch.registry import Homes
@@ -106,6 +112,8 @@ class Run:
         self._drain = asyncio.get_running_loop().call_later(self.pipeline.drain_s, self.kill)
         if self._preparing is not None:
             self._preparing.cancel()
+        for channel in self.channels.values():
+            channel.stop()
         for processor in list(self.processors.values()):
             processor.stop(cause)
 
@@ -116,6 +124,7 @@ class Run:
         for channel in self.channels.values():
             if isinstance(channel, DurableChannel):
                 channel.hold_up_nobody()
+            channel.abandon()
         for processor in list(self.processors.values()):
             processor.kill()
 
@@ -168,7 +177,8 @@ class Run:
 
     def _join(self, homes: Homes) -> None:
         pipeline = self.pipeline
-        self.channels = {name: self._channel(spec) for name, spec in pipeline.channels.items()}
+        for name, channel in pipeline.channels.items():
+            self.channels[name] = self._channel(channel)
         around = Surroundings(
             pipeline=pipeline.name,
             run_id=self.id,
@@ -197,10 +207,12 @@ class Run:
             self._letters = DeadLetters(self._state.store, self.id)
 
     def _channel(self, spec: ChannelSpec) -> Channel:
-        if spec.kind == DurableChannel.kind:
-            assert self._state is not None
+        if not spec.durable:
+            return channel_kind(spec.kind)(spec)
+        assert self._state is not None
+        if spec.file is None:
             return DurableChannel(spec, self._state.store)
-        return channel_kind(spec.kind)(spec)
+        return (FileSink if spec.writers else FileSource)(spec, self._state.store)
 
     def _room(self, name: str | None) -> None:
         """A channel (None: every durable one) may have room again."""
@@ -219,7 +231,8 @@ class Run:
             reader.epoch = reader.epoch or self.id
             answered = port.name == "stdin" or spec.contract is Contract.ACKNOWLEDGED
             reader.claims = not answered or spec.contract is Contract.STREAM
-        shared.inlets[port.name] = Inlet(port.name, readers, replicas=spec.replicas)
+        sharing = 1 if spec.contract is Contract.BATCH else spec.replicas  # a batch is as large as it may be
+        shared.inlets[port.name] = Inlet(port.name, readers, replicas=sharing)
 
     def _open_outlet(self, spec: Processor, port: Port, shared: Shared) -> None:
         first = self.channels[port.channels[0]]
@@ -257,7 +270,21 @@ class Run:
             sequencer,
             max(capacities, default=PIPE_BYTES),
             state,
+            self._batches(spec, shared),
+            self._state.store.path if self._state is not None else None,
         )
+
+    def _batches(self, spec: Processor, shared: Shared) -> Batches | None:
+        """What cuts its input into batches. What is not acknowledged takes up room in a durable channel."""
+        if spec.contract is not Contract.BATCH:
+            return None
+        inlet = shared.inlets["stdin"]
+        durable = [self.pipeline.channels[reader.channel] for reader in inlet.readers]
+        durable = [channel for channel in durable if channel.durable]
+        store = self._state.store if self._state is not None else None
+        room_bytes = [max(1, channel.capacity_bytes // spec.replicas) for channel in durable]
+        policy = replace(spec.batch, size_bytes=min(spec.batch.size_bytes, *room_bytes, spec.batch.size_bytes))
+        return Batches(inlet, policy, Cuts(spec.name, [channel.name for channel in durable], store))
 
     def _tell_each_other(self) -> None:
         for name, spec in self.pipeline.channels.items():
@@ -269,6 +296,9 @@ class Run:
                     reader.pipe_writers += writers
                 for writer in writers:
                     writer.pipe_readers += readers
+            if isinstance(channel, FileSource):
+                for reader in readers:
+                    channel.on_ended(reader.inputs_moved)
             for writer in writers:
                 channel.on_readers_left(writer.check_wanted)
                 writer.on_done += [reader.inputs_moved for reader in readers]
@@ -302,6 +332,11 @@ class Run:
                     async with asyncio.TaskGroup() as living:
                         for processor in self.processors.values():
                             living.create_task(processor.live())
+                        outside = Outside(
+                            self._fail_at_once, self._fail, lambda text: self.bus.emit(Warned(message=text))
+                        )
+                        for channel in self.channels.values():
+                            living.create_task(channel.live(outside))
                     for helper in helpers:
                         helper.cancel()
             except BaseExceptionGroup as group_error:
@@ -324,6 +359,8 @@ class Run:
             self.processors[name].kill()
 
     def _waiting(self, reader: Reader) -> int:
+        if reader.outside:
+            return reader.queued_messages + reader.held
         return self.processors[reader.processor].waiting_for(reader)
 
     def _settled(self) -> None:

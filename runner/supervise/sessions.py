@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -19,6 +17,7 @@ from runner.protocol.frames import MOST_INLINE_STATE_BYTES, VERSION
 from runner.protocol.session import Session
 from runner.protocol.wire import STDIO, Wire
 from runner.spec.model import Processor, Resume
+from runner.supervise.sealed import sealed_file
 
 Made = TypeVar("Made", bound=Exchange)
 
@@ -43,12 +42,7 @@ class StateFile:
         """The file for `value`, which the program will have as descriptor `number`; none where there is no need."""
         if value is None or len(value) <= MOST_INLINE_STATE_BYTES:
             return cls()
-        descriptor = os.memfd_create("state", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(value)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        descriptor = sealed_file("state", [value])
         path = f"/dev/fd/{number}"
         return cls(descriptor, {"CONNECTOR_STATE_FILE": path}, path)
 

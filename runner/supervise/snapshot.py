@@ -24,6 +24,8 @@ class ProcessorRow:
     pids: tuple[int, ...]
     waiting: str | None
     """Why it makes no progress ("waiting for `store`, 8 MiB in flight"); None when nothing holds it."""
+    batches: int | None = None
+    """How many batches are done; None where the contract has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,10 @@ class InstanceReport(msgspec.Struct, frozen=True):
 
 
 class ProcessorReport(msgspec.Struct, frozen=True):
-    """One processor over all its replicas; `instances` holds the last 20 runs. Null counts: a `pipe` channel."""
+    """One processor over all its replicas; `instances` holds the last 20 runs. Null counts: a `pipe` channel.
+
+    `batches` counts those that are done; null where the contract has none.
+    """
 
     state: str
     restarts: int
@@ -65,6 +70,7 @@ class ProcessorReport(msgspec.Struct, frozen=True):
     stray: int
     log_lines_left_out: int
     instances: list[InstanceReport]
+    batches: int | None = None
 
 
 class ReaderReport(msgspec.Struct, frozen=True):

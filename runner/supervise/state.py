@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from runner.channel.file_kept import FILE, let_go_of_all
 from runner.errors import RunnerError
 from runner.events import Bus, Warned
-from runner.spec.model import Durability, Pipeline
+from runner.spec.model import Channel, Durability, Pipeline
 from runner.store import letters
 from runner.store.store import Store
 from runner.supervise.processor import ProcessorRun
@@ -19,6 +20,11 @@ _RUNS, _CUT = "runs", b"cut"
 def state_folder(pipeline: Pipeline) -> Path:
     """Where the state of a pipeline is unless somebody says otherwise: beside its file."""
     return pipeline.folder / ".connector" / pipeline.name
+
+
+def _readers(spec: Channel) -> tuple[str, ...]:
+    """Who reads what the channel stores."""
+    return (FILE,) if spec.file is not None and spec.writers else spec.readers
 
 
 class State:
@@ -34,6 +40,7 @@ class State:
         )
         try:
             if fresh:
+                let_go_of_all(self.store)
                 self.store.reset(None, keep=(letters.TABLE,))
             self._refuse_changes(pipeline)
             self.goes_on = self.store.get(_RUNS, _CUT) is not None
@@ -46,7 +53,7 @@ class State:
         lost = []
         for name in self.store.channels():
             spec, last = pipeline.channels.get(name), self.store.state(name).last
-            readers = spec.readers if spec is not None and spec.durable else ()
+            readers = _readers(spec) if spec is not None and spec.durable else ()
             for reader, cursor in self.store.readers(name).items():
                 waiting = sum(end - first + 1 for first, end in cursor.open_ranges(last))
                 if waiting and reader not in readers:

@@ -1,6 +1,6 @@
 """Programs with plain ZeroMQ sockets (pyzmq). usage: sockets.py WHAT [ARGUMENT…]; each function is a WHAT.
 
-How they end: an empty message where CONNECTOR_TEST_END is "empty", else SIGTERM, after which they take what is there.
+How they end: an empty message where TEST_END is "empty", else SIGTERM, after which they take what is there.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import zmq
 
-BY_MESSAGE = os.environ.get("CONNECTOR_TEST_END") == "empty"
+BY_MESSAGE = os.environ.get("TEST_END") == "empty"
 CONTEXT = zmq.Context()
 STOPPED = []
 

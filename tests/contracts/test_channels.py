@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-import tempfile
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,14 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from runner.channel.base import Channel, Reader, Writer
-from runner.channel.durable import DurableChannel, DurableReader
 from runner.channel.registry import channel_kind
 from runner.codec.base import Batch, Codec
 from runner.codec.registry import codec_named
 from runner.errors import CodecError, RunnerError
 from runner.spec.model import Channel as ChannelSpec
 from runner.spec.model import OnFull
-from runner.store import Store
 
 KINDS = ["memory"]
 CODECS = ["lines", "null", "length-prefixed"]
@@ -195,228 +189,6 @@ class ChannelMachine(RuleBasedStateMachine):
 
 TestMemory = ChannelMachine.TestCase
 TestMemory.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
-
-
-# -- a durable channel against a model, with crashes ------------------------------------------------------------------
-
-OPEN, TAKEN, DONE, READ, LOST = "open", "taken", "done", "read", "lost"
-Taken = tuple[int, list[bytes]]
-
-
-@dataclass
-class Journal:
-    """What has to be true of one reader: what became of each message, the first at 0."""
-
-    claims: bool
-    codec: str
-    fates: list[str] = field(default_factory=list)
-    taken: list[Taken] = field(default_factory=list)
-    """(Number of the first, payloads) that were taken and have no outcome."""
-
-    def count(self, *fates: str) -> int:
-        return sum(fate in fates for fate in self.fates)
-
-    def set(self, number: int, count: int, fate: str) -> None:
-        self.fates[number - 1 : number - 1 + count] = [fate] * count
-
-
-class DurableMachine(RuleBasedStateMachine):
-    """Readers of two kinds, and one that answers into a second channel; a crash at any moment."""
-
-    @initialize(
-        reading=st.lists(st.tuples(st.booleans(), st.sampled_from(CODECS)), min_size=1, max_size=2),
-        writing=st.sampled_from(CODECS),
-        sync=st.booleans(),
-    )
-    def begin(self, reading: list[tuple[bool, str]], writing: str, *, sync: bool) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.folder = Path(tempfile.mkdtemp(prefix="connector-durable-"))
-        self.sync = sync
-        self.codec = codec_named(writing)
-        self.journals = {f"r{number}": Journal(*each) for number, each in enumerate(reading)}
-        self.journals["answers"] = Journal(claims=False, codec=writing)
-        self.sent: list[bytes] = []
-        self.answered: list[bytes] = []
-        self.before: list[tuple[int, int, int]] = []
-        self._open()
-
-    def _open(self) -> None:
-        self.before = [self._now()]
-        self.earlier = len(self.sent)
-        self.store = Store.open(self.folder, sync=self.sync, capacity_bytes={"c": 1000, "d": 1000}, tail_bytes=200)
-        self.loop.run_until_complete(self._join())
-
-    async def _join(self) -> None:
-        self.channel = DurableChannel(ChannelSpec("c", kind="durable", capacity_bytes=1000), self.store)
-        self.other = DurableChannel(ChannelSpec("d", kind="durable", capacity_bytes=1000), self.store)
-        self.readers: dict[str, DurableReader] = {}
-        for name, journal in self.journals.items():
-            self.readers[name] = self.channel.open_reader(name, codec_named(journal.codec))
-            self.readers[name].claims = journal.claims
-        self.other.open_reader("nobody", self.codec)
-        self.writer = self.channel.open_writer("w", self.codec)
-        self.answers = self.other.open_writer("answers", self.codec)
-        assert (self.writer.carried, self.answers.carried) == (len(self.sent), len(self.answered))
-        for name, journal in self.journals.items():
-            account = self.readers[name].account
-            assert account.carried == journal.count(OPEN, TAKEN, READ)
-            assert account.indeterminate == (journal.count(TAKEN, READ) if journal.claims else 0)
-            journal.fates = [
-                {TAKEN: LOST if journal.claims else OPEN, READ: LOST}.get(fate, fate) for fate in journal.fates
-            ]
-            journal.taken.clear()
-
-    def _now(self) -> tuple[int, int, int]:
-        return len(self.sent), len(self.answered), self.journals["answers"].count(DONE)
-
-    def do(self, callback: Callable[[], object]) -> None:
-        """As a callback of the loop, which may or may not come to commit it."""
-
-        async def run() -> None:
-            callback()
-
-        self.loop.run_until_complete(run())
-        self.before.append(self._now())
-
-    @rule(sent=messages.filter(bool))
-    def publish(self, sent: list[bytes]) -> None:
-        self.sent += sent
-        for journal in self.journals.values():
-            journal.fates += [OPEN] * len(sent)
-        self.do(lambda: self.writer.publish(self.codec.batch_of(sent)))
-
-    @rule()
-    def flush(self) -> None:
-        self.loop.run_until_complete(self.store.flush())
-        self.before = [self._now()]
-
-    def _take(self, name: str, most: int | None) -> Taken | None:
-        """Whatever may be taken of what is committed; it has to be what is next."""
-        reader, journal = self.readers[name], self.journals[name]
-        found: list[Batch] = []
-
-        def take() -> None:
-            batch = reader.take(most_messages=most)
-            if batch is not None:
-                found.append(batch)
-
-        self.do(take)
-        if journal.claims and not found:
-            self.flush()  # it was claimed
-            self.do(take)
-        if not found:
-            return None
-        got = contents(reader.codec, found[0])
-        first = next(at for at, fate in enumerate(journal.fates, 1) if fate == OPEN)
-        assert reader.number == first
-        assert got == self.sent[first - 1 : first - 1 + len(got)]
-        journal.set(first, len(got), TAKEN)
-        return first, got
-
-    @rule(data=st.data(), most=st.none() | st.integers(1, 5))
-    def take(self, data: st.DataObject, most: int | None) -> None:
-        name = data.draw(st.sampled_from(sorted(self.journals.keys() - {"answers"})))
-        taken = self._take(name, most)
-        if taken is not None:
-            self.journals[name].taken.append(taken)
-
-    @rule(most=st.none() | st.integers(1, 5))
-    def answer(self, most: int | None) -> None:
-        """Output and acknowledgement by one callback: both are there after a crash, or neither."""
-        taken = self._take("answers", most)
-        if taken is None:
-            return
-        number, got = taken
-        self.answered += got
-        self.journals["answers"].set(number, len(got), DONE)
-
-        def answer() -> None:
-            self.answers.publish(self.codec.batch_of(got))
-            self.readers["answers"].acknowledge(number, len(got))
-
-        self.do(answer)
-
-    @rule(data=st.data(), handled=st.booleans())
-    def settle(self, data: st.DataObject, *, handled: bool) -> None:
-        """In any order: acknowledged, read by a program that ended or goes on, or come back."""
-        waiting = [(name, taken) for name, journal in self.journals.items() for taken in journal.taken]
-        if not waiting:
-            return
-        name, taken = data.draw(st.sampled_from(waiting))
-        journal, reader = self.journals[name], self.readers[name]
-        journal.taken.remove(taken)
-        number, got = taken
-        if not journal.claims:
-            journal.set(number, len(got), DONE)
-            self.do(lambda: reader.acknowledge(number, len(got)))
-        elif data.draw(st.booleans()):
-            journal.set(number, len(got), OPEN)
-            self.do(lambda: reader.came_back(number, reader.codec.batch_of(got)))
-        else:
-            journal.set(number, len(got), READ)
-            self.do(lambda: reader.passed(number, len(got)))
-            if data.draw(st.booleans()):
-                journal.set(number, len(got), DONE if handled else LOST)
-                self.do(lambda: reader.was_read(len(got), handled=handled))
-
-    @precondition(lambda self: self.journals and not any(journal.claims for journal in self.journals.values()))
-    @rule()
-    def crash(self) -> None:
-        """Whatever was not committed never was; what was is a moment that there has been, and not before a flush."""
-        self.store.close()
-        self._shrink()
-        self._open()
-
-    @rule()
-    def crash_after_flush(self) -> None:
-        self.flush()
-        self.store.close()
-        for name, journal in self.journals.items():
-            cursor = self.store.readers("c")[name]
-            for first, last in cursor.claimed:
-                journal.set(first, last - first + 1, TAKEN)
-        self._open()
-
-    def _shrink(self) -> None:
-        store = Store.open(self.folder, sync=self.sync, capacity_bytes={})
-        last, answers = store.state("c").last, store.state("d").last
-        cursors = store.readers("c")
-        store.close()
-        done = cursors["answers"].acknowledged if "answers" in cursors else 0
-        assert (last, answers, done) in self.before
-        assert answers == done
-        del self.sent[last:], self.answered[answers:]
-        for name, journal in self.journals.items():
-            cursor = cursors.get(name)
-            there = [] if cursor is None else cursor.open_ranges(last)
-            fates = [DONE] * last
-            for first, end in there if cursor is not None else [(1, last)]:
-                fates[first - 1 : end] = [OPEN] * (end - first + 1)
-            assert all(fate == DONE for fate, was in zip(fates, journal.fates, strict=False) if was == DONE) or (
-                len(self.before) > 1
-            ), "what was flushed is there"
-            journal.fates = fates
-
-    @invariant()
-    def agrees(self) -> None:
-        if not hasattr(self, "channel"):
-            return
-        assert self.channel.written == len(self.sent) - self.earlier
-        for name, journal in self.journals.items():
-            account = self.readers[name].account
-            in_flight = sum(len(got) for _, got in journal.taken) + (journal.count(READ) if journal.claims else 0)
-            due = account.carried + self.channel.written
-            assert due == account.acknowledged + account.indeterminate + self.readers[name].queued_messages + in_flight
-
-    def teardown(self) -> None:
-        if hasattr(self, "store"):
-            self.store.close()
-            self.loop.close()
-            shutil.rmtree(self.folder)
-
-
-TestDurable = DurableMachine.TestCase
-TestDurable.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
 # -- order, merge, fan-out ------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from runner.codec.convert import converter
 from runner.codec.registry import codec_named
 from runner.errors import CodecError
 
-NAMES = ["lines", "null", "length-prefixed", "raw"]
+NAMES = ["lines", "null", "length-prefixed", "raw", "zeromq"]
 FRAMED = [name for name in NAMES if name != "raw"]
 ROOMY = 1 << 20
 PREFIX_BYTES = 4
@@ -33,6 +33,9 @@ def frame(name: str, payload: bytes) -> bytes:
             return payload + b"\0"
         case "length-prefixed":
             return struct.pack(">I", len(payload)) + payload
+        case "zeromq":
+            head = bytes((0, len(payload))) if len(payload) < 256 else struct.pack(">BQ", 2, len(payload))
+            return head + payload
         case _:
             return payload
 

@@ -41,9 +41,9 @@ def test_soak_programs(connector: Connector, client: str) -> None:
     run_kills(connector, plan).expect_nothing_lost()
 
 
-def pipeline(folder: Path, count: int) -> dict[str, Any]:
+def pipeline(folder: Path, count: int, **more: Any) -> dict[str, Any]:
     """A stateful source, the sums of what it says (with state), and a sink that keeps the number of each message."""
-    common = {"contract": "acknowledged", "restart": {"backoff": "0s", "limit": "10000 in 60s"}}
+    common = {"contract": "acknowledged", "restart": {"backoff": "0s", "limit": "10000 in 60s"}, **more}
     durable = {"kind": "durable", "durability": "process"}
     return chain(
         {"c1": durable, "c2": durable},
@@ -75,11 +75,11 @@ def kill_some(running: Running, chance: random.Random, commands: list[list[str]]
     return killed
 
 
-def kill_runners(connector: Connector, kills: int, count: int) -> None:
-    """Kill the runner so often, and programs in between; then let it finish."""
+def kill_runners(connector: Connector, kills: int, count: int, **more: Any) -> None:
+    """Kill the runner so often, and programs in between; then let it finish. `more` are keys of all processors."""
     chance = random.Random(seed())
     folder = connector.folder
-    spec = pipeline(folder, count)
+    spec = pipeline(folder, count, **more)
     commands = [spec["processors"][name]["command"] for name in ("source", "middle", "sink")]
     kept, programs = folder / "kept", 0
     for _ in range(kills):

@@ -94,3 +94,38 @@ def test_the_session_on_the_page_is_what_is_said() -> None:
 def _wire(line: str) -> str:
     """A payload of the page stands in a line of its own, which it is not on the wire."""
     return line if line.lower() in {"hello", "world"} else line + "\n"
+
+
+# -- over ZeroMQ
+
+(SOCKET_CLIENT,) = [each.text for each in blocks(PROJECT / "docs" / "zeromq.md") if each.marked("file") == "client.py"]
+BROKEN_SOCKETS = [
+    ('runner.send(b"ready 0 1")', "pass", "did not send `ready`"),
+    ('runner.send(b"ready 0 1")', 'runner.send(b"ready 0 1\\n")', "bad-header"),
+    ('runner.send(b"ready 0 1")', 'runner.send_multipart([b"ready 0 1", b"", b""])', "bad-header"),
+    ("zmq.DEALER", "zmq.ROUTER", "its socket is of type 'ROUTER', and DEALER is due here"),
+    ("len(output), words[2]", "len(output) + 1, words[2]", "bad-field"),
+    ('runner.send(b"ack 0 " + words[2])', "pass", "did not answer all messages"),
+]
+
+
+def over_zeromq(tmp_path: Path, client: str, *only: str) -> int:
+    program = tmp_path / "client.py"
+    program.write_text(client)
+    words = [word for name in only for word in ("--only", name)]
+    limit = ["--limit", "1.5"] if only else ["--limit", "20"]
+    return main([*limit, *words, "--zeromq", "--payload", "abc", "--", sys.executable, str(program)])
+
+
+def test_the_client_on_the_page_of_zeromq(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert over_zeromq(tmp_path, SOCKET_CLIENT) == 0, capfd.readouterr().out
+
+
+@pytest.mark.parametrize(("right", "wrong", "said"), BROKEN_SOCKETS)
+def test_what_is_wrong_over_zeromq_is_found(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], right: str, wrong: str, said: str
+) -> None:
+    assert right in SOCKET_CLIENT
+    assert over_zeromq(tmp_path, SOCKET_CLIENT.replace(right, wrong), "answers") == 1
+    printed = capfd.readouterr().out
+    assert re.search(rf"WRONG answers: .*({said})", printed), printed

@@ -23,6 +23,7 @@ TABLES = {
     document.ChannelDocument: "",
     document.ParamDocument: "",
     document.InFlightDocument: "in_flight.",
+    document.BatchDocument: "batch.",
     document.GuardDocument: "guard.",
     document.RestartDocument: "restart.",
     document.StopDocument: "stop.",
@@ -30,6 +31,7 @@ TABLES = {
     document.ResourcesDocument: "resources.",
     document.PortDocument: "reads.PORT.",
     document.BuildDocument: "build.",
+    document.RotateDocument: "rotate.",
 }
 
 
@@ -41,10 +43,10 @@ def test_every_key_is_there(struct: type[document.ProcessorKeys]) -> None:
 
 def test_the_examples_work(tmp_path: Path) -> None:
     shown = [text for language, text in BLOCKS if language == "toml"]
-    first, template, user = shown
+    first, files, template, user = shown
     (tmp_path / "http-source").mkdir()
     (tmp_path / "http-source/processor.toml").write_text(template)
-    for text in (first, user):
+    for text in (first, files, user):
         (tmp_path / "pipeline.toml").write_text(text)
         assert load_file(tmp_path / "pipeline.toml").warnings == ()
 

@@ -55,7 +55,7 @@ GRAMMAR = [
     case(
         "contract",
         middle('contract = ¶"onetoone"'),
-        'expected "acknowledged", "one-to-one" or "stream", found "onetoone" / did you mean',
+        'expected "acknowledged", "batch", "one-to-one" or "stream", found "onetoone" / did you mean',
     ),
     case("resume", writer('resume = ¶"skp"'), 'did you mean "skip"?'),
     case("in_flight", middle('in_flight = ¶"1MiB"'), 'expected a table, found "1MiB"'),

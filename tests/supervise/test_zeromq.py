@@ -26,7 +26,7 @@ def speaks(
         for port in table if isinstance(table, dict) else ():
             codec.setdefault(port, "zeromq")
     codec.setdefault("stdout", "zeromq")
-    more["env"] = {"CONNECTOR_TEST_END": end}
+    more["env"] = {"TEST_END": end}
     command = tuple(script("sockets", what, *arguments))
     return processor(name, command, bridge="zeromq", end=end, codec=codec, **more)
 

@@ -20,12 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         writes=options.port or ["stdout"],
         echoes=options.echo,
         limit_s=options.limit,
+        zeromq=options.zeromq,
     )
     wrong = 0
     wanted = checks.SOURCE if options.source else checks.PROCESSOR
     if not options.echo:
         wanted = [check for check in wanted if check is not checks.any_payload]
     for check in wanted:
+        if options.zeromq and check in checks.ENDS_OF_FILES:
+            continue
         if options.only and check.__name__ not in options.only:
             continue
         try:
@@ -48,6 +51,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Plays the runner against a processor that speaks connector protocol 1, and says what is wrong.",
     )
     parser.add_argument("--echo", action="store_true", help="it answers each message by itself; tries any payload")
+    parser.add_argument("--zeromq", action="store_true", help="it connects a DEALER socket to CONNECTOR_ENDPOINT")
     parser.add_argument("--source", action="store_true", help="it is a source that ends by itself, always alike")
     parser.add_argument("--payload", action="append", default=[], help="a message that it can handle (repeatable)")
     parser.add_argument("--port", action="append", default=[], help="a port that it writes to (stdout; repeatable)")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runner.protocol.conformance.peer import CHANNEL, Peer, Wrong
+from runner.protocol.conformance.socket_peer import SocketPeer
 from runner.protocol.frames import End, Nack, Out, State
 
 MANY = 5_000
@@ -29,11 +30,18 @@ class Target:
     limit_s: float = 10.0
     state: bytes | None = field(default=None)
     """A state that it understands; None: those that it sent itself are given back to it."""
+    zeromq: bool = False
+    """It speaks over a DEALER socket."""
+
+    def started(self, *, piece_bytes: int = 1 << 18) -> Peer:
+        """The program, running."""
+        kind = SocketPeer if self.zeromq else Peer
+        return kind(self.command, writes=self.writes, limit_s=self.limit_s, piece_bytes=piece_bytes)
 
     @contextmanager
     def opened(self, *, piece_bytes: int = 1 << 18) -> Iterator[Peer]:
         """The program, running, its session opened without a state."""
-        with Peer(self.command, writes=self.writes, limit_s=self.limit_s, piece_bytes=piece_bytes) as peer:
+        with self.started(piece_bytes=piece_bytes) as peer:
             peer.open()
             yield peer
 
@@ -105,14 +113,15 @@ def any_payload(target: Target) -> None:
 
 def unknown_fields(target: Target) -> None:
     """Words that a header may have in later versions are ignored."""
-    with Peer(target.command, writes=target.writes, limit_s=target.limit_s) as peer:
+    with target.started() as peer:
         peer.until(lambda: bool(peer.frames), "send `ready`")
-        peer.send([b"ack-state 0 0 state=none max=16777216 later=1 more\n"])
+        peer.send(peer.wire.alone([b"ack-state 0 0 state=none max=16777216 later=1 more\n"]))
         payload = target.some(1)[0]
         first = peer.session.deliveries.add(1)
-        peer.send([b"msg %d %d 1 1 stdin %b later=a=b more\n" % (len(payload), first, CHANNEL.encode()), payload])
+        header = b"msg %d %d 1 1 stdin %b later=a=b more\n" % (len(payload), first, CHANNEL.encode())
+        peer.send(peer.wire.pairs([header, payload]))
         _expect(target, peer, [payload], first)
-        peer.send([b"end 0 stdin later=1\n"])
+        peer.send(peer.wire.alone([b"end 0 stdin later=1\n"]))
         peer.session.end_of("stdin")
         peer.end()
 
@@ -181,7 +190,7 @@ def states(target: Target) -> None:
     with tempfile.NamedTemporaryFile() as file:
         Path(file.name).write_bytes(state)
         for state_file in (None, file.name):
-            with Peer(target.command, writes=target.writes, limit_s=target.limit_s) as peer:
+            with target.started() as peer:
                 peer.open(None if state_file else state, state_file)
                 _expect(target, peer, payloads, peer.deliver(*payloads, number=4))
                 _finish(peer)
@@ -202,6 +211,8 @@ PROCESSOR: Sequence[Callable[[Target], None]] = (
     terminated,
     states,
 )
+ENDS_OF_FILES = (closed_input, closed_output)
+"""What only pipes have."""
 
 
 def source_ends(target: Target) -> None:
@@ -231,7 +242,7 @@ def source_resumes(target: Target) -> None:
         raise Wrong("it is stateful, and sends no `state`")
     state = whole[place]
     assert isinstance(state, State)
-    with Peer(target.command, writes=target.writes, limit_s=target.limit_s) as peer:
+    with target.started() as peer:
         peer.open(state.payload)
         peer.end_by_itself()
         rest = [(frame.port, frame.payload) for frame in peer.frames if isinstance(frame, Out)]

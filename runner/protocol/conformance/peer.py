@@ -1,4 +1,4 @@
-"""The runner's side of one session with one running program, over its stdin and stdout."""
+"""The runner's side of one session with one running program, over its stdin and stdout, or over a ZeroMQ socket."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
 from runner.protocol.errors import ProtocolError
 from runner.protocol.frames import Ack, Buffer, Frame, Nack, Out, State
 from runner.protocol.session import Phase, Session
+from runner.protocol.wire import STDIO
 
 MAX_PAYLOAD_BYTES = 16 << 20
 CHANNEL = "kit@1"
@@ -32,10 +33,13 @@ class Peer:
     With `piece_bytes` no write to it is longer than that.
     """
 
+    wire = STDIO
+    """How frames are carried."""
+
     def __init__(
         self, command: Sequence[str], *, writes: Sequence[str], limit_s: float, piece_bytes: int = 1 << 18
     ) -> None:
-        self.session = Session(reads=["stdin"], writes=writes, max_payload_bytes=MAX_PAYLOAD_BYTES)
+        self.session = Session(reads=["stdin"], writes=writes, max_payload_bytes=MAX_PAYLOAD_BYTES, wire=self.wire)
         self.frames: list[Frame] = []
         """All that it has sent."""
         self.answered: dict[int, Ack | Nack] = {}
@@ -44,20 +48,19 @@ class Peer:
         self._piece_bytes = piece_bytes
         self._unsent: deque[memoryview] = deque()
         self._ended = False
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "CONNECTOR_PROTOCOL": "1"},
-            start_new_session=True,
-            bufsize=0,
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self._stdin = self.process.stdin
-        self._stdout = self.process.stdout
-        os.set_blocking(self._stdin.fileno(), False)
-        os.set_blocking(self._stdout.fileno(), False)
+        self._input = self._output = -1
+        self.process = self._start(command)
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[bytes]:
+        process = started(command, {}, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._input, self._output = os.dup(process.stdin.fileno()), os.dup(process.stdout.fileno())
+        process.stdin.close()
+        process.stdout.close()
+        os.set_blocking(self._input, False)
+        os.set_blocking(self._output, False)
+        return process
 
     def __enter__(self) -> Self:
         return self
@@ -66,8 +69,11 @@ class Peer:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        self._stdin.close()
-        self._stdout.close()
+        self._close()
+
+    def _close(self) -> None:
+        self.close_input()
+        self.close_output()
 
     # -- what there is to know
 
@@ -84,7 +90,7 @@ class Peer:
     @property
     def input(self) -> int:
         """The descriptor of its stdin."""
-        return self._stdin.fileno()
+        return self._input
 
     # -- what to do
 
@@ -136,11 +142,15 @@ class Peer:
     def close_input(self) -> None:
         """Close its stdin."""
         self._unsent.clear()
-        self._stdin.close()
+        if self._input >= 0:
+            os.close(self._input)
+            self._input = -1
 
     def close_output(self) -> None:
         """Close its stdout: what it writes from now on fails."""
-        self._stdout.close()
+        if self._output >= 0:
+            os.close(self._output)
+            self._output = -1
         self._ended = True
 
     def exit(self, what: str) -> int:
@@ -163,21 +173,29 @@ class Peer:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise Wrong(f"it did not {what} within {self._limit_s:g} s")
-            poll = select.poll()
-            if not self._ended:
-                poll.register(self._stdout, select.POLLIN)
-            if self._unsent:
-                poll.register(self._stdin, select.POLLOUT)
-            for descriptor, _ in poll.poll(left_s * 1000):
-                if self._unsent and descriptor == self._stdin.fileno():
+            for descriptor, events in self._awaited().poll(left_s * 1000):
+                if self._unsent and (descriptor == self._input or events & select.POLLOUT):
                     self._write()
                 else:
-                    self._read()
+                    self._look_at(descriptor)
+
+    def _awaited(self) -> select.poll:
+        poll = select.poll()
+        if not self._ended:
+            poll.register(self._output, select.POLLIN)
+        if self._unsent:
+            poll.register(self._input, select.POLLOUT)
+        return poll
+
+    def _look_at(self, descriptor: int) -> None:
+        """Something has happened to what is waited for."""
+        del descriptor
+        self._read()
 
     def _write(self) -> None:
         try:
-            written = os.write(self._stdin.fileno(), self._piece())
-        except BrokenPipeError:
+            written = os.write(self._input, self._piece())
+        except (BrokenPipeError, ConnectionResetError):
             self._unsent.clear()  # its end is seen at its output
             return
         except BlockingIOError:
@@ -201,7 +219,13 @@ class Peer:
         return b"".join(several)
 
     def _read(self) -> None:
-        data = os.read(self._stdout.fileno(), _READ_BYTES)
+        try:
+            data = os.read(self._output, _READ_BYTES)
+        except ConnectionResetError:
+            data = b""
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             if data:
                 found = self.session.receive(data)
@@ -217,3 +241,15 @@ class Peer:
                 self.answered.update(dict.fromkeys(range(frame.first, frame.last + 1), frame))
             elif isinstance(frame, Nack):
                 self.answered[frame.delivery] = frame
+
+
+def started(command: Sequence[str], env: Mapping[str, str], *, stdin: int, stdout: int) -> subprocess.Popen[bytes]:
+    """The program, in a session of its own."""
+    return subprocess.Popen(
+        command,
+        stdin=stdin,
+        stdout=stdout,
+        env={**os.environ, "CONNECTOR_PROTOCOL": "1", **env},
+        start_new_session=True,
+        bufsize=0,
+    )

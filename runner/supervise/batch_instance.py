@@ -1,0 +1,210 @@
+"""One instance under contract `batch`: its program is started for each batch, and what it did counts when it exits 0.
+
+A run that succeeds is no restart: it changes no state and says nothing. What fails is run again like any program that
+died, with the same batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from runner.bridge.batches import Asked, Batches, RunBatch, acknowledge
+from runner.bridge.outlet import RoomOf
+from runner.errors import RunnerError
+from runner.events import InstanceState
+from runner.launch.base import Handle
+from runner.plan.restart import Death, Decision, Next
+from runner.supervise.attempt import RunOutcome
+from runner.supervise.batch_ports import BatchPorts
+from runner.supervise.instance import Idle, Instance
+from runner.supervise.ports import Ports
+from runner.units import format_duration
+
+if TYPE_CHECKING:
+    from runner.supervise.processor import ProcessorRun
+
+
+class BatchInstance(Instance):
+    """See the module."""
+
+    def __init__(self, processor: ProcessorRun, replica: int) -> None:
+        super().__init__(processor, replica)
+        self._batch: RunBatch | None = None
+        self._done = 0
+        self._idle: Idle | None = None
+
+    @property
+    def _batches(self) -> Batches:
+        batches = self._processor.shared.batches
+        assert batches is not None
+        return batches
+
+    @property
+    def idle(self) -> Idle | None:
+        """See `Instance`."""
+        return self._idle
+
+    @property
+    def _attempt_number(self) -> int:
+        """How often the batch was run."""
+        return 1 if self._batch is None else self._batch.attempt
+
+    # -- what the run asks of it
+
+    def input_may_have_ended(self) -> None:
+        """See `Instance`: in a stop, the batch that is under way has the grace period."""
+        attempt = self.attempt
+        if attempt is None or not self._processor.writers_ended:
+            return
+        if self._batches.last_ones and self.state is InstanceState.RUNNING:
+            self._become(InstanceState.DRAINING, "its last batch is being run")
+        if self._processor.stopping:
+            attempt.ask_after_grace()
+
+    def _ready(self) -> None:
+        if self.state is InstanceState.STARTING:
+            self._become(InstanceState.RUNNING, "running, once for each batch")
+        self.input_may_have_ended()
+
+    # -- its life
+
+    async def live(self, handle: Handle) -> None:
+        """Run the program for one batch after the other; tells its processor how it ended."""
+        self._number = 1
+        self._become(InstanceState.STARTING, "waiting for its first batch")
+        try:
+            while (batch := await self._next()) is not None:
+                if self.state is InstanceState.BACKOFF:
+                    self._become(InstanceState.STARTING, f"restart {self.restarts}")
+                self._batch = batch
+                failed = await self._work(handle, batch)
+                self._batch = None
+                if failed is not None and failed[0].next is not Next.AGAIN:
+                    self._end(*failed)
+                    return
+                if failed is not None:
+                    await self._restart(failed[0], failed[1])
+            self._become(InstanceState.EXITED, self._why_ended())
+        finally:
+            await handle.close()
+
+    def _why_ended(self) -> str:
+        done = f"{self._done:,} {'batch' if self._done == 1 else 'batches'}"
+        if self._processor.readers_left:
+            return f"readers left, {done} done"
+        return f"stopped, {done} done" if self._ended_early.is_set() else f"all input read, {done} done"
+
+    async def _restart(self, decision: Decision, death: Death) -> None:
+        self.restarts += 1
+        self._streak += 1
+        self._number += 1
+        after = format_duration(decision.after_s)
+        self._become(InstanceState.BACKOFF, f"in {after}, because: {decision.cause}", death.exited)
+        await self._backoff(decision.after_s)
+
+    async def _backoff(self, after_s: float) -> None:
+        """See `Instance`; nor is there anything to wait for once other replicas have done it all."""
+        over = asyncio.ensure_future(self._batches.over.wait())
+        try:
+            await _first_of(over, asyncio.ensure_future(super()._backoff(after_s)))
+        finally:
+            over.cancel()
+
+    async def _next(self) -> RunBatch | None:
+        """The next batch, once there is room for what comes of it; None: there is none for this instance."""
+        loop = asyncio.get_running_loop()
+        room = RoomOf(tuple(self._processor.shared.outlets.values()))
+        while room.full and not self._ended_early.is_set():
+            if self._idle is None:
+                self._idle = Idle(self._processor.clock(), room.blocked_by, room.trouble)
+            there: asyncio.Future[None] = loop.create_future()
+            room.when_room(lambda there=there: None if there.done() else there.set_result(None))  # type: ignore[misc]
+            await self._either(there)
+        if self._ended_early.is_set():
+            self._idle = None
+            return None
+        self._idle = Idle(self._processor.clock())
+        asked: Asked = self._batches.ask()
+        try:
+            await self._either(asked)
+        finally:
+            self._idle = None
+            if self._ended_early.is_set() or not asked.done():
+                self._batches.withdraw(asked)
+        return None if self._ended_early.is_set() else asked.result()
+
+    async def _either(self, future: asyncio.Future[Any]) -> None:
+        """Return when `future` is done, or this instance is to end."""
+        await _first_of(future, asyncio.ensure_future(self._ended_early.wait()))
+
+    async def _work(self, handle: Handle, batch: RunBatch) -> tuple[Decision, Death] | None:
+        """Run the program with `batch`. None: that is done, go on; else what is to happen, and because of what."""
+        kept = self._batches.cuts.keep(batch.reader.channel, batch.cut)
+        if kept is not None:
+            await self._either(kept)  # on record first, for a runner that dies goes on with the same batch
+            if self._ended_early.is_set():
+                self._batches.put_back(batch)
+                stopped = Death(None, asked=True)
+                return Decision(Next.ENDED, self._why_ended()), stopped
+        ports = BatchPorts(
+            self._spec,
+            self._processor.shared,
+            self.log,
+            batch,
+            on_stray=self._stray,
+            on_error=self._bad_output,
+            on_progress=self.input_may_have_ended,
+        )
+        try:
+            outcome = await self._run(handle, ports, ports.command)
+            return self._judge(batch, ports, outcome)
+        finally:
+            ports.outputs.discard()
+
+    def _judge(self, batch: RunBatch, ports: BatchPorts, outcome: RunOutcome) -> tuple[Decision, Death] | None:
+        exited = outcome.exited
+        if exited is not None and exited.ok and outcome.why is None:
+            try:
+                self._commit(batch, ports)
+            except RunnerError as error:
+                outcome = RunOutcome(exited, str(error), final=True, asked=outcome.asked)
+            else:
+                self._streak = 0
+                self._record(outcome, "exit 0")
+                self._processor.settled()
+                asked = Death(exited, asked=True)
+                return (
+                    (Decision(Next.ENDED, f"stopped (exit 0), {self._done:,} done"), asked) if outcome.asked else None
+                )
+        decision, death = self._decide(outcome)
+        if outcome.why is None or not outcome.final:
+            decision = Decision(decision.next, f"{decision.cause}, given {batch}", decision.after_s)
+        self._record(outcome, decision.cause)
+        self._batches.again(batch)
+        self._processor.settled()
+        return decision, death
+
+    def _commit(self, batch: RunBatch, ports: BatchPorts) -> None:
+        """Outputs and acknowledgement, in one synchronous step: one transaction between durable channels."""
+        written = ports.outputs.committed_by_port()
+        ports.outputs.commit()
+        acknowledge(batch.pieces)
+        self._batches.cuts.forget(batch.reader.channel, batch.cut)
+        for port, messages in written.items():
+            self._delivered[port] = self._delivered.get(port, 0) + messages
+        self._done += 1
+        self._processor.batches_done += 1
+        self._batches.done(batch)
+
+    def _count_delivered(self, ports: Ports) -> None:
+        """Nothing is delivered before `_commit`."""
+
+
+async def _first_of(future: asyncio.Future[Any], task: asyncio.Task[Any]) -> None:
+    """Return when either is done; `task` is ended then."""
+    waited: set[asyncio.Future[Any]] = {future, task}
+    try:
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        task.cancel()

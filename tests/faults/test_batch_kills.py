@@ -1,0 +1,144 @@
+"""SIGKILL of programs under `batch`, and of their runner: nothing lost, nothing doubled, the same batches again."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.children.build import source
+from tests.e2e.connector import Connector, Running, chain, until
+from tests.faults.harness import FINISH_LIMIT_S, Outcome, Plan, run_kills, seed
+
+SAMPLE_KILLS = 15
+SOAK_KILLS = 1000
+RUNNER_KILLS = 3
+SOAK_RUNNER_KILLS = 100
+BATCH = 25
+
+
+def expect_exact(outcome: Outcome, replicas: int) -> None:
+    """Every message once; a kill that came as the program was ending by itself is no death."""
+    report = outcome.result.completed()
+    told = f"{outcome.summary()}\n{outcome.result}"
+    assert (outcome.lost, outcome.doubled, outcome.foreign) == (0, 0, 0), told
+    assert outcome.ordered or replicas > 1, told
+    for channel, reader in (("c1", "victim"), ("c2", "sink")):
+        account = outcome.result.account(channel, reader)
+        assert account == {"written": outcome.sent, "acknowledged": outcome.sent}, told
+    assert outcome.kills // 2 <= report["processors"]["victim"]["restarts"] <= outcome.kills, told
+
+
+def kill_programs(connector: Connector, kills: int, replicas: int) -> None:
+    """Kill the program of a batch so often, each time at a random moment of its run."""
+    more = {"batch": {"messages": 8 * BATCH, "wait": "100ms"}}
+    command = ["sh", "-c", "cat; sleep 0.02"]
+    plan = Plan(seed(), kills, command, contract="batch", replicas=replicas, more=more, rate_per_s=2000)
+    expect_exact(run_kills(connector, plan), replicas)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_programs(connector: Connector, replicas: int) -> None:
+    kill_programs(connector, SAMPLE_KILLS, replicas)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_soak_programs(connector: Connector, replicas: int) -> None:
+    kill_programs(connector, SOAK_KILLS, replicas)
+
+
+def pipeline(folder: Path, count: int, replicas: int) -> dict[str, Any]:
+    """Numbered messages through a mortal program, to a sink that stores each batch under its numbers."""
+    common = {
+        "contract": "batch",
+        "batch": {"messages": BATCH, "wait": "100ms"},
+        "restart": {"backoff": "0s", "limit": "100000 in 60s"},
+        "replicas": replicas,
+    }
+    mortal = (
+        f"echo $CONNECTOR_BATCH_CHANNEL $CONNECTOR_BATCH $CONNECTOR_ATTEMPT >> {folder}/notes;"
+        f" [ $((($${{CONNECTOR_BATCH%-*}} / {BATCH} + CONNECTOR_ATTEMPT) % 5)) = 0 ] && head -c 777 && kill -9 $$; cat"
+    )
+    keep = (
+        f"cat > {folder}/part$CONNECTOR_INSTANCE && mv {folder}/part$CONNECTOR_INSTANCE {folder}/kept/$CONNECTOR_BATCH"
+    )
+    durable = {"kind": "durable", "durability": "process", "capacity": "64KiB"}
+    return chain(
+        {"c1": durable, "c2": durable},
+        source={"command": source(count), "resume": "skip"},
+        middle={"command": ["sh", "-c", mortal]} | common,
+        sink={"command": ["sh", "-c", keep]} | common,
+    )
+
+
+def kill_runners(connector: Connector, kills: int, count: int, replicas: int) -> None:
+    """Kill the runner so often, each time some moments after something new was stored; then let it finish."""
+    chance = random.Random(seed())
+    folder = connector.folder
+    (folder / "kept").mkdir()
+    spec = pipeline(folder, count, replicas)
+    for _ in range(kills):
+        with connector.start(spec, "--quiet") as running:
+            before = _kept(folder)
+            until(partial(_more, running, folder, before), "something new", FINISH_LIMIT_S)
+            time.sleep(chance.uniform(0, 0.15))
+            assert running.process.poll() is None, running.output()
+            running.process.kill()
+            running.process.wait()
+            until(partial(_gone, running), "its programs to be gone")
+    result = connector.run(spec, "--quiet", limit_s=FINISH_LIMIT_S)
+    result.completed()
+    print(f"{kills} kills of the runner, {_kept(folder)} batches stored")
+    expect_same_batches(folder, count, replicas)
+
+
+def expect_same_batches(folder: Path, count: int, replicas: int) -> None:
+    """The stored batches are all messages, once: had boundaries moved, numbers would be there twice or never.
+
+    And no run of a batch had the number of an attempt that an earlier run of it had.
+    """
+    stored: list[int] = []
+    for file in sorted((folder / "kept").iterdir(), key=lambda file: int(file.name.split("-")[0])):
+        lines = file.read_text().splitlines()
+        first, last = map(int, file.name.split("-"))
+        assert len(lines) == last - first + 1, file.name
+        stored += [int(line[:10]) for line in lines]
+    assert (sorted(stored) if replicas > 1 else stored) == list(range(1, count + 1))
+    runs: dict[str, list[int]] = defaultdict(list)
+    for line in (folder / "notes").read_text().splitlines():
+        channel, numbers, attempt = line.split()
+        runs[f"{channel} {numbers}"].append(int(attempt))
+    assert all(attempts == sorted(set(attempts)) for attempts in runs.values()), runs
+    covered = sorted(tuple(map(int, key.split()[1].split("-"))) for key in runs)
+    assert [first for first, _ in covered] == [1, *(last + 1 for _, last in covered[:-1])], covered
+
+
+def _more(running: Running, folder: Path, before: int) -> bool:
+    return running.process.poll() is not None or _kept(folder) > before
+
+
+def _kept(folder: Path) -> int:
+    return len(list((folder / "kept").iterdir()))
+
+
+def _gone(running: Running) -> bool:
+    return not running.marked()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_runner(connector: Connector, replicas: int) -> None:
+    kill_runners(connector, RUNNER_KILLS, 1000, replicas)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_soak_runner(connector: Connector, replicas: int) -> None:
+    kill_runners(connector, SOAK_RUNNER_KILLS, 30_000, replicas)
