@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
@@ -100,6 +101,12 @@ class PageFile:
     def close(self) -> None:
         """Let go of the file."""
         os.close(self.descriptor)
+
+    def expect(self, numbers: Iterable[int]) -> None:
+        """These pages are read next: the disk may begin with all of them at once. Nonsense is let pass."""
+        for number in numbers:
+            if number < self.pages:
+                os.posix_fadvise(self.descriptor, number * self.page_bytes, self.page_bytes, os.POSIX_FADV_WILLNEED)
 
     def read(self, number: int, kind: int) -> bytes:
         """Page `number`, which has to be of this kind. Raises BrokenError, OSError."""

@@ -256,7 +256,7 @@ class Store:
     # Committing
 
     def _fresh(self) -> Transaction:
-        return Transaction(self._book, self._table, self._begun, self._large, early=self._sync)
+        return Transaction(self._book, self._table, self._begun, self._large)
 
     def _begun(self) -> None:
         """The first thing was put into the transaction in the making: commit it when this callback has ended."""
