@@ -17,7 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from runner.store import Inspection, Record, check_store
+from tests.children.messages import unframe
 from tests.e2e.connector import Connector, Result, Running, until
+from tests.faults.files import files_of
 from tests.faults.kept import File, Seen
 from tests.faults.relay import Living, Relay, kill, living
 from tests.faults.schedule import Act, Life, Schedule, Victim
@@ -27,6 +29,7 @@ START_LIMIT_S = 60.0
 FINISH_LIMIT_S = 120.0
 KILL_LIMIT_S = 30.0
 KINDS = ("processors", "channels")
+MEANWHILE = 5
 MOST_BEHIND = 20_000
 """So many messages may be on their way before the sources are held up."""
 
@@ -103,6 +106,7 @@ class Campaign:
         self._inspection = Inspection()
         self._hit: set[Living] = set()
         self._killed: Counter[str] = Counter()
+        (self._folder / "files").mkdir()
         self._tell(final=False)
 
     def run(self) -> Outcome:
@@ -212,7 +216,8 @@ class Campaign:
             assert time.monotonic() < deadline, f"no {victim} for {KILL_LIMIT_S} s:\n{running.output()}"
             found = [each for each in living(self._marks)[victim.processor] if each not in self._hit]
             if not found:
-                time.sleep(0.001)
+                time.sleep(0.002)
+                self._send(MEANWHILE)  # the program of a batch lives only while there is one
                 continue
             chosen = found[victim.replica % len(found)]
             if victim.stopped_s and kill(chosen, number=signal.SIGSTOP):
@@ -255,6 +260,8 @@ class Campaign:
         assert not self._inspection.damages, self._inspection.damages
         found = []
         for name, seen in self._seen.items():
+            if name in self._topology.files:
+                continue  # what is in the store of it is what is not in its file
             whole = complete and name in self._topology.held
             found += seen.faults(self._sent, ordered=name in self._topology.ordered, complete=whole)
         for (name, reader), cursor in self._inspection.cursors.items():
@@ -263,6 +270,8 @@ class Campaign:
         assert not found, "\n".join(found)
 
     def _record(self, channel: str, record: Record) -> None:
+        if channel in self._topology.files:
+            return
         for number, payload in enumerate(_payloads(record), record.first):
             self._seen[channel].add(number, payload)
 
@@ -281,7 +290,7 @@ class Campaign:
 
     def _compare(self, result: Result) -> None:
         """The report, and every sink."""
-        found = self._wrong_at_sinks()
+        found = [*self._wrong_at_sinks(), *self._wrong_in_files()]
         assert not found, "\n".join([*found, str(result)])
         for name, channel in result.completed()["channels"].items():
             for reader, account in channel["readers"].items():
@@ -291,6 +300,8 @@ class Campaign:
                     ranges = cursor.open_ranges(self._inspection.heads[name].last)
                     carried = sum(last - first + 1 for first, last in ranges)
                 due = {"carried": carried, "acknowledged": carried + channel["written"]}
+                if name in self._topology.files:
+                    continue  # how many were in the file already nobody can see from here
                 terms = {term: count for term, count in account.items() if count}
                 if terms != {term: count for term, count in due.items() if count}:
                     found.append(f"{name} for {reader}: {terms}, and due was {due} of {channel['written']} written")
@@ -304,6 +315,21 @@ class Campaign:
             again = again or (part.program != "held" and self._topology.held != ())  # the runner is killed at the end
             ordered = part.reads in self._topology.ordered
             found += self._files[part.name].faults(self._sent, ordered=ordered, alone=part.replicas == 1, again=again)
+        return found
+
+    def _wrong_in_files(self) -> list[str]:
+        """Each message is there once, whole; whoever was killed."""
+        found = []
+        for name, codec in self._topology.files.items():
+            path = self._folder / "files" / name
+            content = b"".join(each.read_bytes() for each in files_of(path))
+            got, rest = unframe(content, codec)
+            seen = Seen(f"file {name}")
+            for number, payload in enumerate(got, 1):
+                seen.add(number, payload)
+            if rest:
+                seen.wrong.append(f"it ends with {rest[:100]!r}")
+            found += seen.faults(self._sent, ordered=name in self._topology.ordered)
         return found
 
 
