@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+
+for variable in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
+    os.environ.pop(variable, None)  # programs run as those of users do: not compiled anew each time, and with buffers
+sys.dont_write_bytecode = False
 
 SHARED = {"module", "class"}
 REQUIRED = os.environ.get("CONNECTOR_REQUIRE_ENGINE") == "1"

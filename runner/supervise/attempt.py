@@ -112,6 +112,26 @@ class Attempt:
             self._handle.signal(self._spec.stop.signal_number)
         self._timer = self._loop.call_later(self._spec.stop.grace_s, self.kill)
 
+    def tell_end(self) -> None:
+        """The stop signal, which says that its input has ended: KILL comes once it makes nothing of that any more.
+
+        It has the grace period again and again as long as it writes on, or waits for those who read that.
+        """
+        self.ask_to_end()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._spec.stop.grace_s, self._still_at_it, self._written())
+
+    def _still_at_it(self, written_before: int) -> None:
+        written = self._written()
+        if written > written_before or any(collector.paused for collector in self.ports.collectors):
+            self._timer = self._loop.call_later(self._spec.stop.grace_s, self._still_at_it, written)
+        else:
+            self.kill()
+
+    def _written(self) -> int:
+        return sum(collector.delivered for collector in self.ports.collectors)
+
     def ask_after_grace(self) -> None:
         """Nothing more comes for it: it has the grace period before it is asked to end.
 

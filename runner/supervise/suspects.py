@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from runner.bridge.batch_cuts import Cut
 from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.portion import Portion
 from runner.errors import RunnerError
@@ -42,7 +43,7 @@ class Suspects:
         """Those whose messages the program answers."""
         inlets = self._processor.shared.inlets
         match self._processor.spec.contract:
-            case Contract.ONE_TO_ONE:
+            case Contract.ONE_TO_ONE | Contract.BATCH:
                 return [inlets["stdin"]] if "stdin" in inlets else []
             case Contract.ACKNOWLEDGED:
                 return list(inlets.values())
@@ -84,7 +85,7 @@ class Suspects:
             {inlet: inlet.parked.popleft() if inlet.parked else () for inlet in inlets},
             processor.shared.sequencer,
             owner=self._instance.replica,
-            ends=processor.spec.contract is Contract.ONE_TO_ONE,
+            ends=processor.spec.contract is not Contract.ACKNOWLEDGED,
             succeeded=self._answered > processor.answered_at_accusation,
             dead=self._killed,
             elsewhere=self._others_at_work,
@@ -93,6 +94,9 @@ class Suspects:
 
     def _others_at_work(self) -> bool:
         """Whether other replicas have messages in flight."""
+        batches = self._processor.shared.batches
+        if batches is not None:
+            return batches.busy
         for item in self._processor.replicas:
             feeders = [] if item is self._instance or item.attempt is None else item.attempt.ports.feeders
             if any(count for feeder in feeders for _, count in feeder.in_flight):
@@ -182,6 +186,8 @@ class Suspects:
             log=evidence.log,
         )
         piece.reader.die(piece.number)
+        if processor.shared.batches is not None:
+            processor.shared.batches.cuts.forget(piece.reader.channel, Cut(piece.number, piece.number, piece.attempt))
         processor.dead_s.append(now_s)
         processor.bus.emit(
             DeadLetter(

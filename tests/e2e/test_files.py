@@ -137,6 +137,8 @@ def test_a_file_that_is_not_as_it_was_left_is_refused(connector: Connector, tmp_
     result = refused(connector, pipeline, f"has 500 bytes, and {committed:,} are committed")
     assert "connector state reset --channel c" in result.output
     assert size_of(out) == 500, "never padded"
+    checked = connector.command("state", "check")
+    assert (checked.code, f"file {out} of channel `c` has 500 bytes" in checked.stdout) == (1, True), str(checked)
 
     out.write_bytes(whole)
     pipeline["processors"]["source"]["command"] = source(3000)
@@ -298,6 +300,10 @@ def test_a_file_that_is_not_the_one_that_was_read_half_is_refused(connector: Con
     (tmp_path / "in").rename(tmp_path / "away")
     (tmp_path / "in").write_bytes(sent(100_000))
     refused(connector, pipeline, "than the one that was read")
+    checked = json.loads(connector.command("state", "check", "--format", "json").stdout)
+    (wrong,) = checked["files"]
+    assert (checked["sound"], wrong["channel"]) == (False, "c1")
+    assert "than the one that was read" in wrong["why"]
 
 
 def test_a_message_that_is_too_long_is_named_by_its_place(connector: Connector, tmp_path: Path) -> None:
