@@ -13,8 +13,8 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from runner.store import Inspection, Record, check_store
 from tests.children.messages import unframe
@@ -22,8 +22,9 @@ from tests.e2e.connector import Connector, Result, Running, until
 from tests.faults.files import files_of
 from tests.faults.kept import File, Seen
 from tests.faults.relay import Living, Relay, kill, living
-from tests.faults.schedule import Act, Life, Schedule, Victim
+from tests.faults.schedule import ENGINE, Act, Life, Schedule, Victim
 from tests.faults.topology import Topology, target
+from tests.launch.private_engine import PrivateEngine
 
 START_LIMIT_S = 60.0
 FINISH_LIMIT_S = 120.0
@@ -42,7 +43,6 @@ class Plan:
     topology: Topology
     schedule: Schedule
     again: str
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.topology}\n{self.schedule}"
@@ -53,6 +53,7 @@ class Outcome:
     """What was done, and how long it took."""
 
     victims: int
+    engines: int
     runners: int
     sent: int
     sinks: int
@@ -65,19 +66,20 @@ class Outcome:
         return {
             "programs and shims killed": self.victims,
             "runners killed": self.runners,
+            "engines killed": self.engines,
             "messages sent": self.sent,
             "messages kept by sinks": self.sent * self.sinks,
         }
 
     def __str__(self) -> str:
         return (
-            f"{self.victims} programs and shims and {self.runners} runners killed, {self.sent} messages sent to "
-            f"{self.sinks} sinks, 0 lost, 0 doubled, {self.stored_again} stored again, {self.took_s:.1f} s"
+            f"{self.victims} programs and shims, {self.runners} runners, {self.engines} engines killed; "
+            f"{self.sent} messages sent to {self.sinks} sinks, 0 lost, 0 doubled, {self.stored_again} stored again, {self.took_s:.1f} s"
         )
 
 
 class Campaign:
-    """One plan, in the folder of its `connector`. `between` is called between two lives.
+    """One plan, in the folder of its `connector`; its containers are those of `engine` (None: the machine's).
 
     `patience_s` is how long messages that are missing at the end are waited for.
     """
@@ -88,14 +90,14 @@ class Campaign:
         relay: Relay,
         plan: Plan,
         *,
-        between: Callable[[], None] | None = None,
+        engine: PrivateEngine | None = None,
         patience_s: float = FINISH_LIMIT_S / 2,
     ) -> None:
         self._patience_s = patience_s
         self._connector = connector
         self._relay = relay
         self._plan = plan
-        self._between = between
+        self._engine = engine
         self._folder = connector.folder
         self._topology = plan.topology
         self._marks = {self._topology.mark(part).encode(): part.name for part in self._topology.parts}
@@ -120,7 +122,8 @@ class Campaign:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self._report()}") from error
         return Outcome(
-            victims=self._killed.total(),
+            victims=self._killed.total() - self._killed[ENGINE],
+            engines=self._killed[ENGINE],
             runners=self._plan.schedule.runners,
             sent=sum(self._sent.values()),
             sinks=len(self._files),
@@ -138,7 +141,8 @@ class Campaign:
 
     def _start(self) -> Running:
         pipeline = self._topology.pipeline(self._folder, self._relay)
-        return self._connector.start(pipeline, "--quiet", environment=self._plan.environment)
+        environment = {} if self._engine is None else {"DOCKER_HOST": self._engine.host}
+        return self._connector.start(pipeline, "--quiet", environment=environment)
 
     def _live(self, life: Life) -> Result | None:
         """The report of the last life; None of one that was cut short."""
@@ -152,8 +156,6 @@ class Campaign:
             time.sleep(life.killed_after_s)
             self._kill(running)
         self._look(complete=False)
-        if self._between is not None:
-            self._between()
         return None
 
     def _begun(self, running: Running) -> None:
@@ -207,7 +209,13 @@ class Campaign:
         time.sleep(act.pause_s)
         self._send(act.messages)
         for victim in act.victims:
-            self._kill_one(running, victim)
+            if victim.processor == ENGINE:
+                assert self._engine is not None
+                self._engine.kill()
+                self._engine.start()
+                self._killed[ENGINE] += 1
+            else:
+                self._kill_one(running, victim)
 
     def _kill_one(self, running: Running, victim: Victim) -> None:
         deadline = time.monotonic() + KILL_LIMIT_S
