@@ -72,10 +72,9 @@ class Outcome:
         }
 
     def __str__(self) -> str:
-        return (
-            f"{self.victims} programs and shims, {self.runners} runners, {self.engines} engines killed; "
-            f"{self.sent} messages sent to {self.sinks} sinks, 0 lost, 0 doubled, {self.stored_again} stored again, {self.took_s:.1f} s"
-        )
+        killed = f"{self.victims} programs and shims, {self.runners} runners, {self.engines} engines killed"
+        sent = f"{self.sent} messages sent to {self.sinks} sinks, 0 lost, 0 doubled, {self.stored_again} stored again"
+        return f"{killed}; {sent}; {self.took_s:.1f} s"
 
 
 class Campaign:
