@@ -15,7 +15,7 @@ from typing import Any
 
 from runner.bridge.feeder import StreamFeeder
 from runner.bridge.left import InputLeft
-from runner.errors import ContractError, LaunchError, RunnerError
+from runner.errors import CodecError, ContractError, LaunchError, MachineError, RunnerError
 from runner.events import Exited
 from runner.launch.base import Handle, LaunchRequest, ShimLostError
 from runner.plan.restart import Death, describe
@@ -294,7 +294,7 @@ class Attempt:
             await collector.read_to_end()
             try:
                 collector.finish(clean=exited.ok and not self.outputs_unwanted)
-            except RunnerError as error:
+            except (CodecError, ContractError, MachineError) as error:
                 problem = problem or (str(error), True)
         return problem
 
