@@ -14,7 +14,10 @@ _TABLE = "notes"
 
 
 class Cut(msgspec.Struct, frozen=True, array_like=True):
-    """Messages `first` to `last` of a channel are a batch, which is run for the `attempt`th time (from 1)."""
+    """Messages `first` to `last` of a channel are a batch, which is run for the `attempt`th time (from 1).
+
+    A number below 1 is that of a dead letter which is replayed; nothing of it is kept here.
+    """
 
     first: int
     last: int
@@ -41,17 +44,17 @@ class Cuts:
         return sorted(_DECODER.decode(kept), key=_first) if kept is not None else []
 
     def due(self, channel: str) -> Cut | None:
-        """The next batch that an earlier part of the run had cut and that did not succeed; each is given once."""
+        """The next batch that an earlier part of the run had cut and that did not succeed."""
         waiting = self._due.get(channel)
-        return waiting.popleft() if waiting else None
+        return waiting[0] if waiting else None
 
-    def forget_due(self, channel: str) -> None:
-        """What is on record of `channel` and was not given is no use."""
-        self._due[channel].clear()
+    def take_due(self, channel: str) -> None:
+        """That one is being cut again, or nothing that is left begins with it."""
+        self._due[channel].popleft()
 
     def keep(self, channel: str, cut: Cut) -> asyncio.Future[None] | None:
         """The batch `cut` is about to be run; a future that is done once that is on record, None where nothing is."""
-        if channel not in self._keys or self._store is None:
+        if channel not in self._keys or self._store is None or cut.first < 1:
             return None
         self._drop(channel, cut)
         self._open[channel].append(cut)

@@ -41,6 +41,11 @@ class BatchFeeder(Spout):
         self._rest, self._parts = self._parts, []
         return True
 
+    @property
+    def read_bytes(self) -> int:
+        """After `count_unread`: how much of it the program has read, as far as that can be known."""
+        return max(0, self.written_bytes - self._left_bytes)
+
     def settle(self) -> InputLeft:
         """See `Spout`."""
         return InputLeft(ended=True, unread=0, consumed=0)

@@ -13,7 +13,7 @@ from typing import IO
 from runner.bridge.outlet import Delivery, Outlet
 from runner.channel.base import Reader
 from runner.codec.base import MERGED_BYTES, Batch
-from runner.errors import ContractError, RunnerError
+from runner.errors import ContractError, MachineError
 from runner.units import format_size
 
 IN_MEMORY_BYTES = 8 << 20
@@ -59,7 +59,7 @@ class Outputs:
         return self._file_bytes
 
     def hold(self, batch: Batch, held: list[Batch | _Segment], outlet: Outlet) -> None:
-        """Keep `batch` behind `held`. Raises ContractError for too much, RunnerError where it cannot be kept."""
+        """Keep `batch` behind `held`. Raises ContractError for too much, MachineError where it cannot be kept."""
         self._size_bytes += batch.size_bytes
         if self._size_bytes > self._most_bytes:
             raise ContractError(
@@ -97,7 +97,7 @@ class Outputs:
                     left = left[self._file.write(left) :]
         except OSError as error:
             where = self._folder or tempfile.gettempdir()
-            raise RunnerError(
+            raise MachineError(
                 f"the outputs of a batch cannot be kept in {where}: {os.strerror(error.errno or 0)}",
                 remedy="free some space there, or make the batches smaller",
             ) from error
@@ -151,7 +151,7 @@ class HeldPort(Delivery):
         self._home = home
 
     def deliver(self, batch: Batch) -> None:
-        """See `Delivery`: it is kept. Raises RunnerError where that is not possible."""
+        """See `Delivery`: it is kept. Raises ContractError or MachineError where that is not possible."""
         self._home.hold(batch, self.held, self.outlet)
 
     @property

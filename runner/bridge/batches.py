@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from runner.bridge.batch_cuts import Cut, Cuts
 from runner.bridge.inlet import Inlet, Piece
+from runner.bridge.portion import Portion
 from runner.channel.base import Reader
 from runner.codec.base import Buffer
 from runner.spec.model import BatchPolicy
@@ -18,10 +19,14 @@ _SHOWN_BYTES = 80
 
 @dataclass(slots=True, eq=False)
 class RunBatch:
-    """What one run of a program is given: messages of one reader, in order. `attempt` is that of this run, from 1."""
+    """What one run of a program is given: messages of one reader, in order."""
 
     pieces: list[Piece]
-    attempt: int = 1
+
+    @property
+    def attempt(self) -> int:
+        """How often they are handed out, this run included: the most of any of them."""
+        return max(piece.attempt for piece in self.pieces)
 
     @property
     def reader(self) -> Reader:
@@ -39,6 +44,12 @@ class RunBatch:
         return self.pieces[-1].number + self.pieces[-1].batch.count - 1
 
     @property
+    def identity(self) -> tuple[int, int, str]:
+        """The numbers of its first and last message as they are told, and whose they are: NAME@EPOCH."""
+        number, channel = self.pieces[0].identity
+        return number, number + self.count - 1, channel
+
+    @property
     def count(self) -> int:
         """How many messages."""
         return sum(piece.batch.count for piece in self.pieces)
@@ -54,13 +65,13 @@ class RunBatch:
         return Cut(self.first, self.last, self.attempt)
 
     def __str__(self) -> str:
-        channel = self.reader.channel
+        channel, (first, last, _) = self.reader.channel, self.identity
         if self.count > 1:
-            return f"messages {self.first:,} to {self.last:,} of channel `{channel}`"
+            return f"messages {first:,} to {last:,} of channel `{channel}`"
         (payload,) = self.reader.codec.payloads(self.pieces[0].batch)
         shown = payload[:_SHOWN_BYTES].decode("utf-8", "backslashreplace")
         more = "…" if len(payload) > _SHOWN_BYTES else ""
-        return f"message {self.first:,} of channel `{channel}`, {shown!r}{more}"
+        return f"message {first:,} of channel `{channel}`, {shown!r}{more}"
 
 
 Asked = asyncio.Future[RunBatch | None]
@@ -100,14 +111,16 @@ class _Making:
         if not self.pieces:
             return True
         last = self.pieces[-1]
-        if piece.number != last.number + last.batch.count:
+        if piece.number != last.number + last.batch.count or piece.number < 1:
             return False
         return room_bytes is None or piece.batch.size_bytes <= room_bytes
 
     def made(self) -> RunBatch:
         """It is complete; the next one begins."""
-        attempt = 1 if self.plan is None else self.plan.attempt + 1
-        batch = RunBatch(self.pieces, attempt)
+        if self.plan is not None:
+            for piece in self.pieces:
+                piece.attempt = self.plan.attempt + 1
+        batch = RunBatch(self.pieces)
         self.cancel()
         self.pieces, self.plan, self.due = [], None, False
         return batch
@@ -173,9 +186,63 @@ class Batches:
     def again(self, batch: RunBatch) -> None:
         """Its run has failed: the same is to be run once more."""
         self._running.remove(batch)
-        batch.attempt += 1
+        _next_attempt(batch)
         self._again.append(batch)
         self._advance()
+
+    def tried(self, portion: Portion) -> RunBatch | None:
+        """All messages of `portion`, to be run by themselves; then `done` or `not_tried`. None: it has none."""
+        pieces = []
+        while (piece := portion.take()) is not None:
+            pieces.append(piece)
+        if not pieces:
+            return None
+        batch = RunBatch(pieces)
+        self._running.append(batch)
+        return batch
+
+    def not_tried(self, batch: RunBatch, portion: Portion) -> None:
+        """They are back in `portion`: their program was not even started."""
+        self._running.remove(batch)
+        portion.give_back(batch.pieces)
+
+    def tried_in_vain(self, batch: RunBatch, portion: Portion, *, owner: int, touched: int) -> None:
+        """They are back in `portion`; the run of `owner` failed, perhaps because of one of the first `touched`."""
+        self._running.remove(batch)
+        _next_attempt(batch)
+        culprits: list[Piece] = []
+        rest: list[Piece] = []
+        for piece in batch.pieces:
+            head = min(touched, piece.batch.count)
+            touched -= head
+            if 0 < head < piece.batch.count:
+                piece.batch, behind = self._inlet.codec.skip(piece.batch, head)
+                rest.append(piece.rest(head, behind))
+            (culprits if head else rest).append(piece)
+        portion.give_back(rest)
+        portion.blame(culprits, owner=owner, answered=False, after=1)
+
+    def suspect(self, batch: RunBatch, *, owner: int, after: int) -> None:
+        """The run of `owner` failed, the `after`th in a row, and one of its messages may be why: all are for a search.
+
+        So is whatever nobody waits for: who searches may need another message to compare with.
+        """
+        self._running.remove(batch)
+        _next_attempt(batch)
+        others: list[Piece] = []
+        for making in self._makings if not self._asked else ():
+            making.cancel()
+            others += making.held()
+            making.pieces, making.plan, making.due = [], None, False
+            making.following.clear()
+        self._inlet.give_back(others)
+        self._inlet.blame(batch.pieces, owner=owner, answered=False, after=after)
+        self._advance()
+
+    @property
+    def busy(self) -> bool:
+        """Whether any instance runs a batch, or is to have one."""
+        return bool(self._running or self._again) or not self.starved
 
     def leave(self) -> None:
         """The processor wants no more, and its inlet has left: what is in no run counts as unread."""
@@ -246,29 +313,57 @@ class Batches:
             piece = self._take(making, messages, size_bytes)
             if piece is None:
                 return reader.ended and not reader.queued_messages
-            if not making.fits(piece, size_bytes):
+            begins_another = bool(making.pieces) and self._begins(making, piece)
+            if begins_another or not making.fits(piece, size_bytes):
                 making.following.appendleft(piece)
                 return True
             making.pieces.append(piece)
 
     def _take(self, making: _Making, messages: int, size_bytes: int | None) -> Piece | None:
-        """The next messages of its reader; the first one may be longer than `size_bytes`."""
+        """The next messages of its reader; a single one may be longer than `size_bytes`."""
+        channel = making.reader.channel
         while not making.following:
-            if not making.pieces and making.plan is None:
-                making.plan = self.cuts.due(making.reader.channel)
-                messages, size_bytes = making.room()
+            due = self.cuts.due(channel) if not making.pieces else None
+            if due is not None:
+                messages, size_bytes = due.last - due.first + 1, None
             piece = self._inlet.take(reader=making.reader, most_messages=messages, most_bytes=size_bytes)
             if piece is None:
                 return None
             self._making_of(piece).following.append(piece)  # what came back goes first, whoever asks
         piece = making.following.popleft()
-        if making.plan is not None and not making.pieces and piece.number != making.plan.first:
-            making.plan = None
-            self.cuts.forget_due(making.reader.channel)  # of a pipeline that was another one then
+        while (due := self.cuts.due(channel)) is not None and due.first < piece.number:
+            self.cuts.take_due(channel)
+        if due is not None and due.first == piece.number and not making.pieces:
+            making.plan = due
+            self.cuts.take_due(channel)
+            due = self.cuts.due(channel)
+        messages, size_bytes = making.room()
+        if due is not None and piece.number < due.first:
+            messages = min(messages, due.first - piece.number)
+        return self._cut_off(making, piece, messages, size_bytes)
+
+    def _cut_off(self, making: _Making, piece: Piece, messages: int, size_bytes: int | None) -> Piece:
+        """Leave what is more than fits to the batch after it."""
+        most_bytes = piece.batch.size_bytes if size_bytes is None else size_bytes
+        head, rest = self._inlet.codec.cut(piece.batch, most_bytes=max(1, most_bytes), most_messages=messages)
+        if rest.count:
+            making.following.appendleft(piece.rest(head.count, rest))
+            piece.batch = head
         return piece
+
+    def _begins(self, making: _Making, piece: Piece) -> bool:
+        """Whether a batch that was cut in an earlier part of the run begins with `piece`."""
+        due = self.cuts.due(making.reader.channel)
+        return due is not None and due.first == piece.number
 
     def _making_of(self, piece: Piece) -> _Making:
         return next(making for making in self._makings if making.reader is piece.reader)
+
+
+def _next_attempt(batch: RunBatch) -> None:
+    attempt = batch.attempt + 1
+    for piece in batch.pieces:
+        piece.attempt = attempt
 
 
 def acknowledge(pieces: Sequence[Piece]) -> None:

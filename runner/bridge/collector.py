@@ -8,7 +8,7 @@ from runner.bridge.guard import sift
 from runner.bridge.intake import Intake
 from runner.bridge.outlet import Delivery
 from runner.codec.base import Batch, Codec
-from runner.errors import CodecError, RunnerError
+from runner.errors import CodecError, ContractError, MachineError, RunnerError
 
 
 class Collector(Intake):
@@ -45,7 +45,7 @@ class Collector(Intake):
         except CodecError as error:
             self._bad_message(error)
             return False
-        except RunnerError as error:
+        except (ContractError, MachineError) as error:
             self._fail_with(error)
             return False
         return True
@@ -61,7 +61,7 @@ class Collector(Intake):
             if rescued.count:
                 self._deliver(rescued)
             told = self._numbered(error)
-        except RunnerError as other:
+        except (CodecError, ContractError, MachineError) as other:
             told = other
         self._fail_with(told)
 

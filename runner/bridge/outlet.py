@@ -44,7 +44,7 @@ class Delivery(Room):
 
     @abstractmethod
     def deliver(self, batch: Batch) -> None:
-        """Take whole messages. Raises RunnerError, mostly CodecError or ContractError: it ends the run for good."""
+        """Take whole messages. Raises CodecError, ContractError or MachineError: it ends the run for good."""
 
 
 class RoomOf(Room):

@@ -89,17 +89,28 @@ class OutFile:
         A file that nothing is on record of has to end with `ends_with`, if that is known. Raises RunnerError: the file
         is not as it was left, somebody else writes it, it cannot be used.
         """
-        self.close()
         try:
-            plan = plan_writing(str(self.path), kept, self._look(kept), now_s)
-            if isinstance(plan, Refusal):
-                raise file_error(self.path, plan.why, self._channel)
-            if kept is None and self._descriptor >= 0 and ends_with is not None:
-                self._check_end(plan.kept.length_bytes, ends_with)
-            for step in plan.steps:
-                self._do(step, plan.kept if kept is None else kept)
+            return self._go_on(kept, now_s, ends_with)
         except OSError as error:
             raise cannot(self.path, error) from error
+
+    def wrong_with(self, kept: Kept) -> str | None:
+        """Why it cannot be gone on with; None: it can. Changes nothing. Raises OSError, and RunnerError as `open`."""
+        try:
+            plan = plan_writing(str(self.path), kept, self._look(kept), 0.0)
+        finally:
+            self.close()
+        return plan.why if isinstance(plan, Refusal) else None
+
+    def _go_on(self, kept: Kept | None, now_s: float, ends_with: bytes | None) -> Kept:
+        self.close()
+        plan = plan_writing(str(self.path), kept, self._look(kept), now_s)
+        if isinstance(plan, Refusal):
+            raise file_error(self.path, plan.why, self._channel)
+        if kept is None and self._descriptor >= 0 and ends_with is not None:
+            self._check_end(plan.kept.length_bytes, ends_with)
+        for step in plan.steps:
+            self._do(step, plan.kept if kept is None else kept)
         self._tail = tail_of(self._descriptor, plan.kept.length_bytes)
         return msgspec.structs.replace(plan.kept, inode=self._inode, checksum=checksum_of(self._tail))
 
@@ -238,7 +249,7 @@ class OutFile:
 
     def exchange(self, kept: Kept) -> Kept:
         """Do what `prepare` has prepared; it is on record. Raises OSError, RunnerError."""
-        return self.open(kept, 0.0, None)
+        return self._go_on(kept, 0.0, None)
 
     def remove_old(self, generation: int, keep: int) -> None:
         """Delete the full files but the last `keep`. Raises OSError."""

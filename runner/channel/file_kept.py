@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
 from runner.channel.durable import ENDS, key_of
-from runner.channel.file_disk import tail_of
+from runner.channel.file_disk import OutFile, tail_of
 from runner.channel.file_plan import Kept, checksum_of
+from runner.channel.file_tail import InFile
+from runner.errors import RunnerError
 from runner.store.store import Store
 from runner.store.transaction import Transaction
 
@@ -41,6 +44,22 @@ def forget(transaction: Transaction, channel: str) -> None:
 def decoded(entries: Mapping[bytes, bytes]) -> dict[str, Kept]:
     """The entries of the table, by channel."""
     return {channel.decode(): _DECODER.decode(stored) for channel, stored in sorted(entries.items())}
+
+
+def wrong_with(kept: Kept) -> str | None:
+    """Why a run could not go on with the file of `kept`; None: it can, as far as can be seen. Changes nothing."""
+    path = Path(kept.path)
+    try:
+        if kept.written:
+            return OutFile(path, "", sync=False).wrong_with(kept)
+        file = InFile(path, "", follow=True)  # whether it was followed is not on record
+        file.open(kept)
+        file.close()
+    except RunnerError as error:
+        return error.what
+    except OSError as error:
+        return f"cannot be read: {(error.strerror or str(error)).lower()}"
+    return None
 
 
 def let_go_of_all(store: Store) -> None:

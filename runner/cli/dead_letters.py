@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,9 @@ import click
 from runner.errors import MachineError
 
 if TYPE_CHECKING:
+    from runner.cli.letters import Desk
     from runner.store.letters import Letter
-    from runner.store.store import Store
-
-    Action = Callable[[Store, Letter], None]
+    from runner.supervise.letter_verbs import Outcome
 
 _FILTERS = ("letter", "processor", "channel", "number", "cause", "kind")
 _RANGE = re.compile(r"(\d+)(?:-(\d*))?")
@@ -55,8 +53,7 @@ def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
 def command() -> None:
     """Look at messages that were set aside, and say what becomes of them.
 
-    Dead letters are in the state of a pipeline that has a durable channel. While its runner runs nobody else can look
-    into it: stop it first.
+    Dead letters are in the state of a pipeline that has a durable channel. While the pipeline runs its runner is asked.
     """
 
 
@@ -66,19 +63,19 @@ def list_command(**given: Any) -> None:
     """One line for each dead letter."""
     from runner.cli.check import printable
 
-    def tell(_store: Store, item: Letter) -> None:
-        mark = ", to be replayed" if item.replay else ""
+    desk = _desk(given)
+    for item in _found(desk, given):
+        mark = ", back at its reader" if item.id in desk.under_way else ", to be replayed" if item.replay else ""
         what = f"{item.processor} {item.channel} {item.number}"
         click.echo(printable(f"{item.id}  {item.kind}  {what}  {len(item.payload)} B  {item.cause}{mark}"))
-
-    _each(given, tell)
 
 
 @command.command("show")
 @_filtered
 def show_command(**given: Any) -> None:
     """Everything about each dead letter, as JSON, one object per line."""
-    _each(given, lambda _store, item: click.echo(_json(item)))
+    for item in _found(_desk(given), given):
+        click.echo(_json(item))
 
 
 @command.command("export")
@@ -93,12 +90,10 @@ def export_command(codec: str | None, output: Path | None, **given: Any) -> None
     if codec is not None and codec not in CODECS:
         raise click.UsageError(f"there is no codec {codec}: write one of {', '.join(CODECS)}")
     framing = codec_named(codec) if codec is not None else None
-    parts: list[bytes] = []
-
-    def keep(_store: Store, item: Letter) -> None:
-        parts.append(framing.encode(item.payload) if framing is not None else f"{_json(item)}\n".encode())
-
-    _each(given, keep)
+    parts = [
+        framing.encode(item.payload) if framing is not None else f"{_json(item)}\n".encode()
+        for item in _found(_desk(given), given)
+    ]
     if output is None:
         sys.stdout.buffer.write(b"".join(parts))
         return
@@ -111,24 +106,13 @@ def export_command(codec: str | None, output: Path | None, **given: Any) -> None
 @command.command("replay")
 @_filtered
 def replay_command(**given: Any) -> None:
-    """Give dead letters back to the readers they died for, once, at the next start of the pipeline."""
-    import msgspec
+    """Give dead letters back to the readers they died for, once.
 
-    from runner.store import letters
-
-    refused: list[int] = []
-
-    def mark(store: Store, item: Letter) -> None:
-        if item.kind == "refused":
-            refused.append(item.id)
-        else:
-            letters.put(store, msgspec.structs.replace(item, replay=True))
-
-    found = _each(given, mark)
-    click.echo(f"{len(found) - len(refused)} to be replayed at the next start")
-    if refused:
-        left = f"{len(refused)} left: a refused message has no reader; export it, mend it, and write it again"
-        click.echo(left, err=True)
+    At once where the pipeline runs, else at its next start.
+    """
+    desk = _desk(given)
+    outcome = desk.replay([item.id for item in _found(desk, given)])
+    _say(outcome, "given back to their readers" if desk.running else "to be replayed at the next start")
 
 
 @command.command("discard")
@@ -136,22 +120,24 @@ def replay_command(**given: Any) -> None:
 @click.option("--all", "everything", is_flag=True, help="Without any filter: discard all of them.")
 def discard_command(*, everything: bool, **given: Any) -> None:
     """Give dead letters up for good."""
-    from runner.store import letters
-
     if not everything and all(given[name] is None for name in _FILTERS):
         raise click.UsageError("say which ones, or --all")
-    found = _each(given, lambda store, item: letters.delete(store, item.id))
-    click.echo(f"{len(found)} discarded")
+    desk = _desk(given)
+    _say(desk.discard([item.id for item in _found(desk, given)]), "discarded")
 
 
-def _each(given: Mapping[str, Any], action: Action) -> list[Letter]:
-    """Call `action` with each dead letter that the filters let through, and commit what it does; those letters.
+def _say(outcome: Outcome, what: str) -> None:
+    from runner.cli.check import printable
 
-    Raises MachineError (a runner has the state, there is none) and DamageError.
-    """
+    click.echo(f"{len(outcome.done)} {what}")
+    for left in outcome.left:
+        click.echo(printable(f"letter {left.letter}: {left.why}"), err=True)
+
+
+def _desk(given: Mapping[str, Any]) -> Desk:
+    """Where the letters of the pipeline are. Raises MachineError where there is no state."""
+    from runner.cli.letters import desk_of
     from runner.spec.load import load_file
-    from runner.store.letters import letters
-    from runner.store.store import Store
     from runner.supervise.state import state_folder
 
     folder = given["state_dir"] or state_folder(load_file(given["file"]).pipeline)
@@ -161,20 +147,13 @@ def _each(given: Mapping[str, Any], action: Action) -> list[Letter]:
             where=str(folder),
             remedy="dead letters are kept where a pipeline has a durable channel, else in the report of the run alone",
         )
+    return desk_of(folder)
+
+
+def _found(desk: Desk, given: Mapping[str, Any]) -> Iterator[Letter]:
+    """Those that the filters let through. Raises MachineError and DamageError."""
     wanted = _wanted(given)
-
-    async def work() -> list[Letter]:
-        store = Store.open(folder, sync=True, capacity_bytes={})
-        try:
-            found = [item for item in letters(store) if wanted(item)]
-            for item in found:
-                action(store, item)
-            await store.flush()
-        finally:
-            store.close()
-        return found
-
-    return asyncio.run(work())
+    return (item for item in desk.letters() if wanted(item))
 
 
 def _wanted(given: Mapping[str, Any]) -> Callable[[Letter], bool]:

@@ -44,7 +44,7 @@ def command() -> None:
 @_options
 @_FORMAT
 def check(file: Path, state_dir: Path | None, channel: str | None, form: str) -> int:
-    """Read and verify every message; exits with 1 when something is damaged, and says what."""
+    """Read and verify every message, and look at the files; exits with 1 when something is wrong, and says what."""
     from runner.errors import EXIT_COMPLETED, EXIT_FAILED
     from runner.store import check_store
 
@@ -52,15 +52,21 @@ def check(file: Path, state_dir: Path | None, channel: str | None, form: str) ->
     seen = check_store(folder)
     _known(seen, channel, folder)
     damages = [each for each in seen.damages if channel is None or each.channel in {None, channel}]
+    files = _wrong_files(seen, channel)
+    sound = not damages and not files
     if form == "json":
         found = [{"why": e.why, "channel": e.channel, "first": e.first, "last": e.last} for e in damages]
-        click.echo(json.dumps({"state": str(folder), "sound": not damages, "damages": found}, indent=2))
+        shown = {"state": str(folder), "sound": sound, "damages": found, "files": files}
+        click.echo(json.dumps(shown, indent=2))
     else:
         for damage in damages:
             click.echo(f"damaged: {_printable(str(damage))}")
-        if not damages:
+        for each in files:
+            where = f"file {_printable(each['path'])} of channel `{each['channel']}`"
+            click.echo(f"not as it was left: {where} {each['why']}")
+        if sound:
             click.echo(f"{folder}: sound, {_messages(seen, channel)}")
-    return EXIT_FAILED if damages else EXIT_COMPLETED
+    return EXIT_COMPLETED if sound else EXIT_FAILED
 
 
 @command.command("show")
@@ -205,6 +211,15 @@ def _known(seen: Inspection, channel: str | None, folder: Path) -> None:
     if channel is not None and channel not in seen.heads:
         known = ", ".join(f"`{name}`" for name in sorted(seen.heads)) or "none"
         raise RunnerError(f"there is no channel `{channel}`", where=str(folder), remedy=f"there are: {known}")
+
+
+def _wrong_files(seen: Inspection, channel: str | None) -> list[dict[str, str]]:
+    """The files that are not as they were left."""
+    from runner.channel.file_kept import decoded, wrong_with
+
+    kept = {name: each for name, each in decoded(seen.files).items() if channel in {None, name}}
+    found = {name: wrong_with(each) for name, each in kept.items()}
+    return [{"channel": name, "path": kept[name].path, "why": why} for name, why in found.items() if why is not None]
 
 
 def _files(seen: Inspection) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ out of the stream.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from struct import Struct
 
 from runner.codec.base import EMPTY, Batch, Buffer, Codec, Decoder
@@ -18,6 +19,7 @@ from runner.errors import CodecError
 _LONG, _COMMAND = 2, 4
 _MOST_COMMAND_BYTES = 4096
 _MOST_PINGS = 8
+_LONGEST_SHORT_BYTES = 255
 _LONG_HEAD = Struct(">BQ")
 _LENGTH = Struct(">Q")
 _HEADS = tuple(bytes((0, length)) for length in range(256))
@@ -47,10 +49,11 @@ class ZeromqCodec(Codec):
             return EMPTY
         if not self._empty_too and not all(payloads):
             raise _no_empty_message(next(index for index, payload in enumerate(payloads) if not payload))
-        pieces: list[Buffer] = []
-        for payload in payloads:
-            pieces += (_HEADS[len(payload)] if len(payload) < 256 else _head(payload), payload)
-        data = b"".join(pieces)
+        try:
+            heads = [_HEADS[size_bytes] for size_bytes in map(len, payloads)]
+        except IndexError:
+            heads = [_head(payload) for payload in payloads]
+        data = b"".join(chain.from_iterable(zip(heads, payloads, strict=True)))
         return Batch((data,), len(payloads), len(data))
 
     def split(self, batch: Batch) -> list[bytes]:
@@ -146,15 +149,15 @@ class ZeromqDecoder(Decoder):
         size_bytes = len(data)
         whole: list[Buffer] = []  # what was before a command
         start = 0
-        while size_bytes - end >= 2:
-            flags = data[end]
-            if flags == 0:
-                length, after = data[end + 1], end + 2 + data[end + 1]
-            elif size_bytes - end < _LONG_HEAD.size and flags & _LONG:
+        short = most >= _LONGEST_SHORT_BYTES
+        while True:
+            if short:
+                end, more = _past_short_ones(data, end)
+                count += more
+            found = _frame_at(data, end)
+            if found is None:
                 break
-            else:
-                length = _LENGTH.unpack_from(data, end + 1)[0] if flags & _LONG else data[end + 1]
-                after = end + (_LONG_HEAD.size if flags & _LONG else 2) + length
+            flags, length, after = found
             if flags not in {0, _LONG} or length > most:
                 self._check(flags, length, lambda: self._batch(data, whole, start, end, count))  # noqa: B023 - at once
             if after > size_bytes:
@@ -222,6 +225,35 @@ class ZeromqDecoder(Decoder):
 
 def _head(payload: Buffer) -> bytes:
     return _HEADS[len(payload)] if len(payload) < 256 else _LONG_HEAD.pack(_LONG, len(payload))
+
+
+def _frame_at(data: bytes, start: int) -> tuple[int, int, int] | None:
+    """(Flags, length, end) of the frame that begins at `start`; None while that cannot be known."""
+    there = len(data) - start
+    if there < 2:
+        return None
+    flags = data[start]
+    if not flags & _LONG:
+        return flags, data[start + 1], start + 2 + data[start + 1]
+    if there < _LONG_HEAD.size:
+        return None
+    (length,) = _LENGTH.unpack_from(data, start + 1)
+    return flags, length, start + _LONG_HEAD.size + length
+
+
+def _past_short_ones(data: bytes, end: int) -> tuple[int, int]:
+    """Where the whole messages with a short head end that begin at `end`, and how many there are: the quick way."""
+    count, size_bytes = 0, len(data)
+    try:
+        while not data[end]:
+            after = end + 2 + data[end + 1]
+            if after > size_bytes:
+                break
+            count += 1
+            end = after
+    except IndexError:
+        pass
+    return end, count
 
 
 def _bytes(batch: Batch) -> Buffer:

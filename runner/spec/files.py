@@ -14,6 +14,7 @@ from runner.spec.document import ChannelDocument, RotateDocument
 from runner.spec.findings import Scope, listed, show
 from runner.spec.model import Channel, FileEnd, Rotation
 from runner.spec.ports import check_codec
+from runner.spec.presence import is_there
 from runner.spec.values import size_bytes
 from runner.units import parse_duration
 
@@ -122,6 +123,8 @@ def check_one_end(scope: Scope, name: str, table: Mapping[str, Any], channels: M
             scope.error((key,), message, remedy, at="key")
     if channel.file is None:
         return
+    if channel.writers and not is_there(channel.file.path.parent):
+        scope.error(("path",), f"the folder {channel.file.path.parent} is not there", "make it, or write another path")
     real = os.path.realpath(channel.file.path)
     for other in channels.values():
         if other is channel or other.file is None or not (channel.writers or other.writers):

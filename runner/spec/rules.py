@@ -28,7 +28,7 @@ def _check_poison(resolved: Resolved) -> None:
         return
     if processor.contract is Contract.STREAM:
         message = 'contract = "stream" does not tell which message is in work, so none can be set aside'
-        scope.error(("poison",), message, 'leave it out, or write contract = "one-to-one"', at="key")
+        scope.error(("poison",), message, 'leave it out, or write contract = "one-to-one" or "batch"', at="key")
     elif processor.restart.when == "never" or processor.restart.limit.count < processor.poison.after:
         scope.warning(
             ("poison",),

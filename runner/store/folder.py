@@ -2,6 +2,7 @@
 
 `lock` is held by flock(2) and says who holds it; it is emptied when the owner lets go of it in order. `version` is
 written when everything else is there. `data.mdb` and `lock.mdb` are LMDB's.
+`control` is the runner's (`runner.supervise.control`).
 """
 
 from __future__ import annotations

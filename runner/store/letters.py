@@ -53,6 +53,11 @@ def letters(store: Store) -> Iterator[Letter]:
             raise DamageError(str(store.path), [Damage(f"dead letter {key!r} is damaged")]) from error
 
 
+def numbers(store: Store) -> list[int]:
+    """The numbers of every committed dead letter, oldest first. Raises DamageError."""
+    return [_KEY.unpack(key)[0] for key, _ in store.items(TABLE)]
+
+
 def letter(store: Store, number: int) -> Letter | None:
     """The committed dead letter `number`; None where there is none."""
     value = store.get(TABLE, _KEY.pack(number))

@@ -15,7 +15,7 @@ from typing import Any
 
 from runner.bridge.feeder import StreamFeeder
 from runner.bridge.left import InputLeft
-from runner.errors import ContractError, LaunchError, RunnerError
+from runner.errors import CodecError, ContractError, LaunchError, MachineError, RunnerError
 from runner.events import Exited
 from runner.launch.base import Handle, LaunchRequest, ShimLostError
 from runner.plan.restart import Death, describe
@@ -111,6 +111,26 @@ class Attempt:
         if self.pid is not None:
             self._handle.signal(self._spec.stop.signal_number)
         self._timer = self._loop.call_later(self._spec.stop.grace_s, self.kill)
+
+    def tell_end(self) -> None:
+        """The stop signal, which says that its input has ended: KILL comes once it makes nothing of that any more.
+
+        It has the grace period again and again as long as it writes on, or waits for those who read that.
+        """
+        self.ask_to_end()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._spec.stop.grace_s, self._still_at_it, self._written())
+
+    def _still_at_it(self, written_before: int) -> None:
+        written = self._written()
+        if written > written_before or any(collector.paused for collector in self.ports.collectors):
+            self._timer = self._loop.call_later(self._spec.stop.grace_s, self._still_at_it, written)
+        else:
+            self.kill()
+
+    def _written(self) -> int:
+        return sum(collector.delivered for collector in self.ports.collectors)
 
     def ask_after_grace(self) -> None:
         """Nothing more comes for it: it has the grace period before it is asked to end.
@@ -274,7 +294,7 @@ class Attempt:
             await collector.read_to_end()
             try:
                 collector.finish(clean=exited.ok and not self.outputs_unwanted)
-            except RunnerError as error:
+            except (CodecError, ContractError, MachineError) as error:
                 problem = problem or (str(error), True)
         return problem
 

@@ -7,10 +7,12 @@ died, with the same batch.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from runner.bridge.batches import Asked, Batches, RunBatch, acknowledge
 from runner.bridge.outlet import RoomOf
+from runner.bridge.portion import Portion
 from runner.errors import RunnerError
 from runner.events import InstanceState
 from runner.launch.base import Handle
@@ -39,6 +41,17 @@ class BatchInstance(Instance):
         batches = self._processor.shared.batches
         assert batches is not None
         return batches
+
+    @property
+    def _portion(self) -> Portion | None:
+        """What the search for a bad message wants to be run."""
+        portions = self._suspects.portions
+        return None if portions is None else portions["stdin"]
+
+    @property
+    def takes_more(self) -> bool:
+        """See `Instance`."""
+        return self.alive and not self._ended_early.is_set() and not self._batches.over.is_set()
 
     @property
     def idle(self) -> Idle | None:
@@ -75,6 +88,9 @@ class BatchInstance(Instance):
         self._become(InstanceState.STARTING, "waiting for its first batch")
         try:
             while (batch := await self._next()) is not None:
+                if isinstance(batch, Decision):
+                    self._end(batch, Death(None, batch.cause))
+                    return
                 if self.state is InstanceState.BACKOFF:
                     self._become(InstanceState.STARTING, f"restart {self.restarts}")
                 self._batch = batch
@@ -87,6 +103,7 @@ class BatchInstance(Instance):
                     await self._restart(failed[0], failed[1])
             self._become(InstanceState.EXITED, self._why_ended())
         finally:
+            self._suspects.give_up()
             await handle.close()
 
     def _why_ended(self) -> str:
@@ -97,7 +114,7 @@ class BatchInstance(Instance):
 
     async def _restart(self, decision: Decision, death: Death) -> None:
         self.restarts += 1
-        self._streak += 1
+        self._streak += decision.after_s > 0
         self._number += 1
         after = format_duration(decision.after_s)
         self._become(InstanceState.BACKOFF, f"in {after}, because: {decision.cause}", death.exited)
@@ -111,8 +128,26 @@ class BatchInstance(Instance):
         finally:
             over.cancel()
 
-    async def _next(self) -> RunBatch | None:
-        """The next batch, once there is room for what comes of it; None: there is none for this instance."""
+    async def _next(self) -> RunBatch | Decision | None:
+        """The next batch, once there is room for what comes of it; None: there is none for this instance.
+
+        A Decision: the processor fails, for no message is to blame for its deaths.
+        """
+        await self._room()
+        while not self._ended_early.is_set():
+            failed = await self._suspects.next(self._ended_early)
+            if failed is not None:
+                return failed
+            portion = self._portion
+            if portion is None:
+                return await self._asked_for()
+            batch = self._batches.tried(portion)
+            if batch is not None:
+                return batch
+        return None
+
+    async def _room(self) -> None:
+        """Wait until all that it writes to has room."""
         loop = asyncio.get_running_loop()
         room = RoomOf(tuple(self._processor.shared.outlets.values()))
         while room.full and not self._ended_early.is_set():
@@ -121,8 +156,10 @@ class BatchInstance(Instance):
             there: asyncio.Future[None] = loop.create_future()
             room.when_room(lambda there=there: None if there.done() else there.set_result(None))  # type: ignore[misc]
             await self._either(there)
+        self._idle = None
+
+    async def _asked_for(self) -> RunBatch | None:
         if self._ended_early.is_set():
-            self._idle = None
             return None
         self._idle = Idle(self._processor.clock())
         asked: Asked = self._batches.ask()
@@ -144,7 +181,7 @@ class BatchInstance(Instance):
         if kept is not None:
             await self._either(kept)  # on record first, for a runner that dies goes on with the same batch
             if self._ended_early.is_set():
-                self._batches.put_back(batch)
+                self._put_back(batch)
                 stopped = Death(None, asked=True)
                 return Decision(Next.ENDED, self._why_ended()), stopped
         ports = BatchPorts(
@@ -172,18 +209,49 @@ class BatchInstance(Instance):
             else:
                 self._streak = 0
                 self._record(outcome, "exit 0")
+                self._suspects.judge(replace(outcome, answered=batch.count), Death(exited, asked=outcome.asked))
                 self._processor.settled()
                 asked = Death(exited, asked=True)
                 return (
                     (Decision(Next.ENDED, f"stopped (exit 0), {self._done:,} done"), asked) if outcome.asked else None
                 )
-        decision, death = self._decide(outcome)
+        decision, death = self._failed(batch, replace(outcome, touched=ports.touched))
         if outcome.why is None or not outcome.final:
             decision = Decision(decision.next, f"{decision.cause}, given {batch}", decision.after_s)
         self._record(outcome, decision.cause)
-        self._batches.again(batch)
         self._processor.settled()
         return decision, death
+
+    def _failed(self, batch: RunBatch, outcome: RunOutcome) -> tuple[Decision, Death]:
+        """What comes after the failure; its messages are for another run, or for the search for the one that did it."""
+        portion = self._portion
+        if portion is not None:
+            blamed = Death(outcome.exited, outcome.why, asked=outcome.asked).held_against
+            touched = outcome.touched if blamed else 0
+            self._batches.tried_in_vain(batch, portion, owner=self.replica, touched=touched)
+            if outcome.asked:
+                death = Death(outcome.exited, outcome.why, asked=True)
+                return Decision(Next.ENDED, f"stopped ({death.sentence})"), death
+            return self._decide(outcome)
+        decision, death = self._decide(outcome)
+        after = self._spec.poison.after
+        blamed = death.held_against and outcome.touched > 0 and not outcome.final
+        deaths = min(piece.deaths for piece in batch.pieces) + 1
+        if decision.next is Next.AGAIN and blamed and deaths >= after:
+            self._batches.suspect(batch, owner=self.replica, after=after)
+            return decision, death
+        for piece in batch.pieces if blamed else ():
+            piece.deaths += 1
+            piece.returns += 1
+        self._batches.again(batch)
+        return decision, death
+
+    def _put_back(self, batch: RunBatch) -> None:
+        """It is not run after all."""
+        if self._portion is not None:
+            self._batches.not_tried(batch, self._portion)
+        else:
+            self._batches.put_back(batch)
 
     def _commit(self, batch: RunBatch, ports: BatchPorts) -> None:
         """Outputs and acknowledgement, in one synchronous step: one transaction between durable channels."""
@@ -196,6 +264,7 @@ class BatchInstance(Instance):
         self._done += 1
         self._processor.batches_done += 1
         self._batches.done(batch)
+        self._processor.shared.inlets["stdin"].count_answers(batch.count)
 
     def _count_delivered(self, ports: Ports) -> None:
         """Nothing is delivered before `_commit`."""

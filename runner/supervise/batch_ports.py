@@ -58,6 +58,21 @@ class BatchPorts(Ports):
         return tuple(word.replace(BATCH_FILE, f"/dev/fd/{_FILE}") for word in self._spec.command)
 
     @property
+    def touched(self) -> int:
+        """Once the run is settled: how many messages of the batch it had read, at least in part; of a file, all."""
+        feeder = self.feeders[0] if self.feeders else None
+        if not isinstance(feeder, BatchFeeder):
+            return self._batch.count
+        left, touched = feeder.read_bytes, 0
+        for piece in self._batch.pieces:
+            if left <= 0:
+                break
+            whole, end = self._batch.reader.codec.locate(piece.batch, min(left, piece.batch.size_bytes))
+            touched += whole + (left > end and whole < piece.batch.count)
+            left -= piece.batch.size_bytes
+        return touched
+
+    @property
     def answered_by_exit(self) -> bool:
         """See `Ports`."""
         return True
@@ -72,9 +87,8 @@ class BatchPorts(Ports):
         for port in self._spec.writes:
             self._collect(port.name, port.codec)
         self._open_logs()
-        channel = self._batch.reader
-        self.env["CONNECTOR_BATCH"] = f"{self._batch.first}-{self._batch.last}"
-        self.env["CONNECTOR_BATCH_CHANNEL"] = f"{channel.channel}@{channel.epoch}"
+        first, last, self.env["CONNECTOR_BATCH_CHANNEL"] = self._batch.identity
+        self.env["CONNECTOR_BATCH"] = f"{first}-{last}"
 
     def _give(self, number: int, descriptor: int) -> None:
         self._owned.append(descriptor)

@@ -93,6 +93,16 @@ class Instance:
         return self.state not in {_EXITED, _FAILED}
 
     @property
+    def takes_more(self) -> bool:
+        """Whether it, or a later run of its program, takes a message that comes now."""
+        attempt = self.attempt
+        if not self.alive or self._ended_early.is_set():
+            return False
+        if attempt is None or self._suspects.portions is not None:
+            return True
+        return not (attempt.asked or attempt.input_ended)
+
+    @property
     def ended_s(self) -> float | None:
         """When its program ended last, on the loop's clock; None while it runs."""
         return self.attempt.ended_s if self.attempt is not None else self._ended_s
@@ -152,7 +162,9 @@ class Instance:
         if attempt.input_ended and self.state is _RUNNING:
             self._become(_DRAINING, "its input has ended")
             if self._spec.told_by_signal:
-                self.ask_to_end("its input has ended")
+                self._stop_cause = "its input has ended"
+                self._ended_early.set()
+                attempt.tell_end()
         if self._processor.stopping:
             attempt.ask_after_grace()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import time
+from functools import partial
 from typing import Literal
 
 import msgspec
@@ -36,6 +37,10 @@ class DeadLetters:
         self._shown: list[DeadLetterReport] = []
         self._count = {"poison": 0, "refused": 0}
         self._left_out = 0
+        self.under_way: set[int] = set()
+        """Those that were given back to their readers, until what became of them is committed."""
+        self._discarded: set[int] = set()
+        """Those whose end is being committed."""
         for item in table.letters(store) if store is not None else ():
             self._last = item.id
             self._bytes += _size_bytes(item.payload)
@@ -48,6 +53,35 @@ class DeadLetters:
     def replayed(self) -> list[Letter]:
         """Those that somebody wants to be given back to their readers, oldest first."""
         return [item for item in table.letters(self._store) if item.replay] if self._store is not None else []
+
+    def numbers(self) -> list[int]:
+        """Those that are in the state, oldest first."""
+        found = table.numbers(self._store) if self._store is not None else ()
+        return [number for number in found if number not in self._discarded]
+
+    def find(self, number: int) -> Letter | None:
+        """The letter `number`; None where there is none (any more)."""
+        if self._store is None or number in self._discarded:
+            return None
+        return table.letter(self._store, number)
+
+    def mark(self, item: Letter) -> None:
+        """It is to be given back to its reader: in this run, or else at the next start."""
+        assert self._store is not None
+        table.put(self._store, msgspec.structs.replace(item, replay=True))
+
+    def discard(self, item: Letter) -> None:
+        """It is no more; committed together with what the same callback does."""
+        assert self._store is not None
+        table.delete(self._store, item.id)
+        self._bytes -= _size_bytes(item.payload)
+        self._discarded.add(item.id)
+        self._store.transaction.on_committed(partial(self._discarded.discard, item.id))
+
+    async def committed(self) -> None:
+        """Return when all that was done until now is committed. Raises RunnerError."""
+        assert self._store is not None
+        await self._store.flush()
 
     def poison(
         self,
@@ -70,6 +104,7 @@ class DeadLetters:
         item = msgspec.structs.replace(item, epoch=reader.epoch, code=code, signal=by, log=log)
         if before is not None:
             item = msgspec.structs.replace(item, id=before.id, number=before.number, epoch=before.epoch)
+            self.under_way.discard(before.id)
         elif not self._has_room(payload):
             raise RunnerError(
                 f"the dead letters take {format_size(self._most_bytes)}, which is all there is for them",
@@ -89,9 +124,11 @@ class DeadLetters:
 
     def done(self, number: int, messages: int) -> None:
         """Replayed letters have an outcome: those with the negative numbers from `number` on."""
-        if self._store is not None:
-            for each in range(number, number + messages):
-                table.delete(self._store, -each)
+        for each in range(-number, -number - messages, -1):
+            item = self.find(each)
+            if item is not None:
+                self.discard(item)
+            self.under_way.discard(each)
 
     def report(self) -> DeadLettersReport:
         """What the report says of those of this run."""

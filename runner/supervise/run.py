@@ -40,13 +40,15 @@ from runner.launch.registry import Homes
 from runner.plan.image import with_images
 from runner.spec.model import Channel as ChannelSpec
 from runner.spec.model import Contract, Pipeline, Port, Processor
+from runner.supervise.control import Control
 from runner.supervise.ledger import Disagreement, Imbalance, imbalances
+from runner.supervise.letter_verbs import LetterVerbs
 from runner.supervise.letters import DeadLetters
 from runner.supervise.monitor import Monitor
 from runner.supervise.ports import Shared
 from runner.supervise.processor import ProcessorRun, Surroundings
 from runner.supervise.refusals import Refusals
-from runner.supervise.replay import replay
+from runner.supervise.replay import Replays
 from runner.supervise.snapshot import (
     ChannelReport,
     ReaderReport,
@@ -99,6 +101,7 @@ class Run:
         self._preparing: asyncio.Task[None] | None = None
         self._report: RunReport | None = None
         self._letters = DeadLetters(None, self.id)
+        self._replays = Replays(self._letters, self.processors)
         self._refusals: list[Refusals] = []
 
     # -- what others ask of it
@@ -149,10 +152,12 @@ class Run:
             self._join(homes)
             if self._state is not None:
                 self._state.begin(self.processors, self.bus)
-                replay(self._letters, self.processors, self.bus)
+                self._replays.begin(self.bus)
                 self._state.watch(self._fail_at_once, self._room, self.bus)
             if await self._prepared(homes):
                 await self._live()
+            else:
+                self._leave_all()
             if self._state is not None:
                 await self._state.end(completed=self._status is RunStatus.COMPLETED)
         except OSError as error:
@@ -205,6 +210,7 @@ class Run:
             folder = self._state_folder or state_folder(self.pipeline)
             self._state = State(self.pipeline, folder, fresh=self._fresh)
             self._letters = DeadLetters(self._state.store, self.id)
+            self._replays = Replays(self._letters, self.processors)
 
     def _channel(self, spec: ChannelSpec) -> Channel:
         if not spec.durable:
@@ -317,6 +323,14 @@ class Run:
             self._preparing = None
         return self.stopping is None
 
+    def _leave_all(self) -> None:
+        """It was stopped before anything was started: what an earlier run left is there for the next."""
+        for processor in self.processors.values():
+            for inlet in processor.shared.inlets.values():
+                inlet.leave()
+        for channel in self.channels.values():
+            channel.abandon()
+
     async def _live(self) -> None:
         monitor = Monitor(
             self.processors,
@@ -325,16 +339,16 @@ class Run:
             self._clock,
             self._fail_ring,
         )
-        with _callback_errors() as broken:
+        with _callback_errors() as broken, self._control() as control:
             try:
                 async with asyncio.TaskGroup() as group:
                     helpers = [group.create_task(monitor.watch()), group.create_task(_raise_from(broken))]
+                    if control is not None:
+                        helpers.append(group.create_task(control.serve()))
                     async with asyncio.TaskGroup() as living:
                         for processor in self.processors.values():
                             living.create_task(processor.live())
-                        outside = Outside(
-                            self._fail_at_once, self._fail, lambda text: self.bus.emit(Warned(message=text))
-                        )
+                        outside = Outside(self._fail_at_once, self._fail, self._warn)
                         for channel in self.channels.values():
                             living.create_task(channel.live(outside))
                     for helper in helpers:
@@ -342,10 +356,31 @@ class Run:
             except BaseExceptionGroup as group_error:
                 raise _first(group_error) from group_error
 
+    @contextlib.contextmanager
+    def _control(self) -> Iterator[Control | None]:
+        """The control socket; None: there is no state that anybody could ask about, or no socket can be there."""
+        if self._state is None:
+            yield None
+            return
+        control = Control(self._state.store.path, LetterVerbs(self._letters, self._replays).verbs)
+        try:
+            control.open()
+        except OSError as error:
+            self.bus.emit(Warned(message=f"nobody can ask this run while it goes on: {error}"))
+            yield None
+            return
+        try:
+            yield control
+        finally:
+            control.close()
+
     def _fail(self, cause: str) -> None:
         if not self._failed and self.stopping is None:
             self._failed = True
         self.stop(cause)
+
+    def _warn(self, text: str) -> None:
+        self.bus.emit(Warned(message=text))
 
     def _fail_at_once(self, cause: str) -> None:
         """Nothing that happens from now on would be on record."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from runner.bridge.batch_cuts import Cut
 from runner.bridge.inlet import Inlet, Piece
 from runner.bridge.portion import Portion
 from runner.errors import RunnerError
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from runner.supervise.processor import ProcessorRun
 
 _BEGINNING_BYTES = 80
+_LEFT_AGAIN_S = 0.25
 
 
 class Suspects:
@@ -36,13 +38,16 @@ class Suspects:
         self._instance = instance
         self._inquiry: Inquiry | None = None
         self.portions: Mapping[str, Portion] | None = None
+        self._left: int | None = None
+        """What `_count_left` said last, and when: it looks at everything, which may be nacked all at the same time."""
+        self._left_at_s = -_LEFT_AGAIN_S
 
     @property
     def _inlets(self) -> list[Inlet]:
         """Those whose messages the program answers."""
         inlets = self._processor.shared.inlets
         match self._processor.spec.contract:
-            case Contract.ONE_TO_ONE:
+            case Contract.ONE_TO_ONE | Contract.BATCH:
                 return [inlets["stdin"]] if "stdin" in inlets else []
             case Contract.ACKNOWLEDGED:
                 return list(inlets.values())
@@ -84,7 +89,7 @@ class Suspects:
             {inlet: inlet.parked.popleft() if inlet.parked else () for inlet in inlets},
             processor.shared.sequencer,
             owner=self._instance.replica,
-            ends=processor.spec.contract is Contract.ONE_TO_ONE,
+            ends=processor.spec.contract is not Contract.ACKNOWLEDGED,
             succeeded=self._answered > processor.answered_at_accusation,
             dead=self._killed,
             elsewhere=self._others_at_work,
@@ -93,6 +98,9 @@ class Suspects:
 
     def _others_at_work(self) -> bool:
         """Whether other replicas have messages in flight."""
+        batches = self._processor.shared.batches
+        if batches is not None:
+            return batches.busy
         for item in self._processor.replicas:
             feeders = [] if item is self._instance or item.attempt is None else item.attempt.ports.feeders
             if any(count for feeder in feeders for _, count in feeder.in_flight):
@@ -132,7 +140,9 @@ class Suspects:
         processor = self._processor
         now_s, before = processor.clock(), piece.nacks
         asks = before is not None and now_s - before.at_s >= APART_S
-        left = self._left() if asks else None
+        if asks and now_s - self._left_at_s >= _LEFT_AGAIN_S:
+            self._left_at_s, self._left = now_s, self._count_left()
+        left = self._left if asks else None
         piece.nacks = after_nack(before, now_s=now_s, answered=self._answered, left=left)
         if piece.nacks.count < processor.spec.poison.after:
             return False
@@ -140,7 +150,7 @@ class Suspects:
         self._set_aside(piece, Evidence(None, reason, self._instance.log.last_lines), cause)
         return True
 
-    def _left(self) -> int | None:
+    def _count_left(self) -> int | None:
         """How many messages are left, each of which has been nacked, where nothing else comes; None: it may."""
         if not all(inlet.only_nacked and inlet.search is None for inlet in self._inlets):
             return None
@@ -182,6 +192,8 @@ class Suspects:
             log=evidence.log,
         )
         piece.reader.die(piece.number)
+        if processor.shared.batches is not None:
+            processor.shared.batches.cuts.forget(piece.reader.channel, Cut(piece.number, piece.number, piece.attempt))
         processor.dead_s.append(now_s)
         processor.bus.emit(
             DeadLetter(

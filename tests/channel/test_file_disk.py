@@ -128,6 +128,20 @@ def exchanged(written: Written) -> None:
     written.kept = written.file.exchange(written.kept)
 
 
+def test_an_exchange_that_the_disk_refuses_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_source: Path, _target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    written = Written(tmp_path)
+    written.kept = written.file.prepare(written.kept)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", full)
+        with pytest.raises(OSError, match="No space left"):
+            written.file.exchange(written.kept)
+    written.kept = written.file.exchange(written.kept)
+    assert (tmp_path / "out.000001").read_bytes() == b"first\n"
+
+
 def names(folder: Path) -> list[str]:
     return sorted(each.name for each in folder.iterdir())
 

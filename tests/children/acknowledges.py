@@ -186,15 +186,18 @@ def end_badly(how):
     os._exit(75 if how == "later" else 3)
 
 
-def poison(bad, how="exit", at_once="1", down="/nonexistent"):
-    """Echoes, so many at once and in any order; dies of the BAD (a comma list), and of all while DOWN is there."""
+def poison(bad, how="exit", at_once="1", down="/nonexistent", once="/nonexistent"):
+    """Echoes, so many at once and in any order; dies of the BAD (a comma list), and of all while DOWN is there.
+
+    Of the BAD no more once ONCE is there.
+    """
     ready()
     killers = {int(number) for number in bad.split(",") if number}
     held, chance = [], random.Random(os.getpid())
 
     def answer():
         words, payload = held.pop(chance.randrange(len(held)))
-        if int(payload[:10]) in killers or Path(down).exists():
+        if (int(payload[:10]) in killers and not Path(once).exists()) or Path(down).exists():
             end_badly(how)
         out(words[2], payload)
         send(b"ack 0 " + words[2])
@@ -277,14 +280,20 @@ def ports():
     send(b"end 0")
 
 
-def identities():
-    """The number, the attempt and the channel of each message; every third is nacked once."""
+def identities(bad="0", once="/nonexistent"):
+    """The number, the attempt and the channel of each message; every third is nacked once.
+
+    With BAD it dies of that until ONCE is there, and gives the channel with its epoch.
+    """
     ready()
     for words, payload in messages():
+        if int(payload[:10]) == int(bad) and not Path(once).exists():
+            end_badly("exit")
         if words[4] == b"1" and int(words[3]) % 3 == 0:
             send(b"nack 0 " + words[2])
             continue
-        out(words[2], b" ".join((*words[3:5], words[6].partition(b"@")[0], payload)))
+        channel = words[6] if int(bad) else words[6].partition(b"@")[0]
+        out(words[2], b" ".join((*words[3:5], channel, payload[:10])))
         send(b"ack 0 " + words[2])
     send(b"end 0")
 

@@ -1,8 +1,9 @@
 """Echoes lines, and dies of some: of those whose number is in BAD (a comma list), or of all while FILE is there.
 
-    poison.py [--how exit|later|segv|kill|hang] [--buffered] [--down FILE] [--once FILE] BAD
+    poison.py [--how exit|later|segv|kill|hang] [--buffered] [--down FILE] [--once FILE] [--hold FILE] BAD
 
-`--once FILE`: it dies of each bad one only as long as FILE is not there. `--buffered`: answers are flushed at its end,
+`--once FILE`: it dies of each bad one only as long as FILE is not there; then it answers these too, as soon as the file
+of `--hold FILE` is not there. `--buffered`: answers are flushed at its end,
 or when its buffer is full.
 """
 
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--buffered", action="store_true")
     parser.add_argument("--down", type=Path)
     parser.add_argument("--once", type=Path)
+    parser.add_argument("--hold", type=Path)
     parser.add_argument("bad", nargs="?", default="")
     options = parser.parse_args()
     bad = {int(number) for number in options.bad.split(",") if number}
@@ -46,6 +48,8 @@ def main() -> None:
             die(options.how)
         if number in bad and not (options.once is not None and options.once.exists()):
             die(options.how)
+        while number in bad and options.hold is not None and options.hold.exists():
+            time.sleep(0.01)
         sys.stdout.buffer.write(line)
         if not options.buffered:
             sys.stdout.buffer.flush()

@@ -65,7 +65,7 @@ def test_deaths_lose_and_double_nothing(home: str, tmp_path: Path) -> None:
     assert result.account("c1", "middle") == {"written": 1000, "acknowledged": 1000}
     assert result.account("c2", "sink") == {"written": 1000, "acknowledged": 1000}
     assert result.processor("middle")["restarts"] >= 3
-    assert result.processor("middle")["batches"] == 10
+    assert result.processor("middle")["batches"] >= 10  # more where deaths in a row made it look for a bad message
 
 
 @pytest.mark.parametrize("trust", ["trusted", "untrusted"])
@@ -110,6 +110,19 @@ def test_sort_and_awk(connector: Connector, tmp_path: Path) -> None:
     assert (tmp_path / "out").read_text().splitlines() == due
 
 
+def test_from_a_file_into_a_file(connector: Connector, tmp_path: Path) -> None:
+    """Nothing but `sort`, which dies behind its output the first time; the runner reads and writes the files."""
+    rows = tmp_path / "rows"
+    rows.write_text("".join(f"{n}\n" for n in range(1, 251)))
+    need("sort")
+    dies = ["sh", "-c", "sort -rn; [ $CONNECTOR_ATTEMPT = 2 ] || kill -9 $$"]
+    files = {name: {"kind": "file", "path": str(tmp_path / name)} for name in ("rows", "out")}
+    pipeline = {"processors": {"sort": batch(dies) | {"reads": "rows", "writes": "out"}}, "channels": files}
+    connector.run(pipeline).completed()
+    due = [*range(100, 0, -1), *range(200, 100, -1), *range(250, 200, -1)]
+    assert (tmp_path / "out").read_text().split() == [str(n) for n in due]
+
+
 def test_jq(connector: Connector, tmp_path: Path) -> None:
     rows = tmp_path / "rows"
     rows.write_text("".join(f'{{"n": {n}, "kind": "{"odd" if n % 2 else "even"}"}}\n' for n in range(1, 251)))
@@ -124,6 +137,37 @@ def test_jq(connector: Connector, tmp_path: Path) -> None:
         for first, last in ((1, 100), (101, 200), (201, 250))
         for kind, offset in (("even", 1), ("odd", 0))
     ]
+
+
+def test_what_jq_cannot_read_is_set_aside_and_comes_back(connector: Connector, tmp_path: Path) -> None:
+    """One line of 250 is no JSON. Once jq is told to let that pass, the replayed letter is a batch of its own."""
+    rows, program = tmp_path / "rows", tmp_path / "program.sh"
+    rows.write_text("".join(f'{{"n": {n}}}\n' if n != 123 else "no JSON\n" for n in range(1, 251)))
+    program.write_text(f"exec {need('jq')} .n")
+    middle = batch(["sh", str(program)], restart={"backoff": "1ms..20ms"})
+    source = {"command": ["cat", str(rows)], "resume": "skip"}
+    pipeline = chain(DURABLE, source=source, middle=middle, sink=sink(tmp_path / "out"))
+    result = connector.run(pipeline)
+    result.completed()
+    found = sorted(int(line) for line in (tmp_path / "out").read_text().splitlines())
+    assert found == [n for n in range(1, 251) if n != 123]
+    assert result.account("c1", "middle") == {"written": 250, "acknowledged": 249, "dead": 1}
+    file = str(tmp_path / "pipeline.toml")
+    (shown,) = connector.command("dead-letters", "show", file).stdout.splitlines()
+    letter = json.loads(shown)
+    assert (letter["number"], letter["payload"]) == (123, "no JSON")
+    assert letter["exit"]["code"]
+    assert letter["log"]
+
+    program.write_text(r"""exec jq -R '"again, \(env.CONNECTOR_BATCH): \(.)"'""")
+    connector.command("dead-letters", "replay", file)
+    rows.write_text("")
+    (tmp_path / "out").unlink()
+    last = connector.run(pipeline)
+    last.completed()
+    assert last.account("c1", "middle") == {"written": 0, "replayed": 1, "acknowledged": 1}
+    assert (tmp_path / "out").read_text() == '"again, 123-123: no JSON"\n'
+    assert connector.command("dead-letters", "list", file).stdout == ""
 
 
 def test_sqlite_imports_each_batch_in_one_transaction(connector: Connector, tmp_path: Path) -> None:

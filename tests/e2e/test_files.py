@@ -137,6 +137,8 @@ def test_a_file_that_is_not_as_it_was_left_is_refused(connector: Connector, tmp_
     result = refused(connector, pipeline, f"has 500 bytes, and {committed:,} are committed")
     assert "connector state reset --channel c" in result.output
     assert size_of(out) == 500, "never padded"
+    checked = connector.command("state", "check")
+    assert (checked.code, f"file {out} of channel `c` has 500 bytes" in checked.stdout) == (1, True), str(checked)
 
     out.write_bytes(whole)
     pipeline["processors"]["source"]["command"] = source(3000)
@@ -298,6 +300,10 @@ def test_a_file_that_is_not_the_one_that_was_read_half_is_refused(connector: Con
     (tmp_path / "in").rename(tmp_path / "away")
     (tmp_path / "in").write_bytes(sent(100_000))
     refused(connector, pipeline, "than the one that was read")
+    checked = json.loads(connector.command("state", "check", "--format", "json").stdout)
+    (wrong,) = checked["files"]
+    assert (checked["sound"], wrong["channel"]) == (False, "c1")
+    assert "than the one that was read" in wrong["why"]
 
 
 def test_a_message_that_is_too_long_is_named_by_its_place(connector: Connector, tmp_path: Path) -> None:
@@ -327,6 +333,20 @@ def test_several_readers_of_one_file(connector: Connector, tmp_path: Path) -> No
     result = connector.run(pipeline)
     result.completed()
     assert (tmp_path / "out").read_bytes() == (tmp_path / "other").read_bytes() == sent(1000)
+
+
+def test_a_program_for_each_batch_between_two_files(connector: Connector, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"".join(b"%03d\n" % (number * 7 % 300) for number in range(300)))
+    pipeline = through(tmp_path)
+    pipeline["processors"]["middle"] |= {"command": ["sort"], "contract": "batch", "batch": {"messages": 100}}
+    pipeline["channels"]["c2"]["capacity"] = 100  # it is waited for
+    result = connector.run(pipeline)
+    result.completed()
+    lines = (tmp_path / "in").read_text().splitlines()
+    assert (tmp_path / "out").read_text().splitlines() == [
+        line for at in (0, 100, 200) for line in sorted(lines[at : at + 100])
+    ]
+    assert result.account("c2", "file") == {"written": 300, "acknowledged": 300}
 
 
 # -- followed

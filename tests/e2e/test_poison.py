@@ -46,12 +46,14 @@ def letters(result: Result) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def random_kills(running: Running, command: list[str], seed: int) -> Iterator[list[int]]:
+def random_kills(
+    running: Running, command: list[str], seed: int, *, every_s: tuple[float, float] = (0.05, 0.3)
+) -> Iterator[list[int]]:
     """While it lasts programs with this command are killed, now and then; whom it hit."""
     chance, over, hit = random.Random(seed), threading.Event(), []
 
     def strike() -> None:
-        while not over.wait(chance.uniform(0.05, 0.3)):
+        while not over.wait(chance.uniform(*every_s)):
             found = running.programs(command)
             if found:
                 victim = chance.choice(found)
@@ -215,17 +217,6 @@ def test_a_replayed_letter_reaches_its_reader_once(connector: Connector, tmp_pat
     assert last.account("c1", "middle") == {"written": 100, "replayed": 1, "acknowledged": 101}
     assert sorted(numbers(tmp_path / "out")) == sorted([*all_but(count=100), 20])
     assert [line.split()[0] for line in kept(connector, "list").stdout.splitlines()] == ["2", "3", "4"]
-
-
-def test_dead_letters_of_a_running_pipeline_are_refused_with_the_reason(connector: Connector, tmp_path: Path) -> None:
-    pipeline = chain({"c1": DURABLE}, source={"command": source(None), "resume": "live"}, sink=sink(tmp_path / "out"))
-    with connector.start(pipeline) as running:
-        running.program(pipeline["processors"]["sink"]["command"])
-        result = kept(connector, "list")
-        assert result.code == 3
-        assert str(running.pid) in result.output
-        running.signal(signal.SIGTERM)
-        running.finish()
 
 
 def test_without_a_state_there_is_none_to_look_at(connector: Connector, tmp_path: Path) -> None:

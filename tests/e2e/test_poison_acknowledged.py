@@ -16,6 +16,7 @@ from tests.e2e.test_poison import DURABLE, SWIFT, all_but, kept, letters, random
 pytestmark = pytest.mark.timeout(180)
 
 COUNT, BAD = 10_000, 4321
+SOAK_ROUNDS = 5
 
 
 @pytest.fixture
@@ -65,6 +66,35 @@ def test_random_kills_blame_no_innocent(
     assert len(hit) > 3, "a test of kills that killed nobody"
     assert [letter["number"] for letter in letters(result)] == [BAD]
     assert sorted(numbers(tmp_path / "out")) == all_but(BAD)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("contract", ["acknowledged", "one-to-one"])
+@pytest.mark.parametrize("replicas", [1, 3])
+@pytest.mark.parametrize("at_once", [1, 20])
+def test_soak_random_kills_blame_no_innocent(
+    connector: Connector, tmp_path: Path, contract: str, replicas: int, at_once: int
+) -> None:
+    """Many more kills, and five that kill by themselves; programs that answer at once, and late."""
+    bad = [1000 * each + 321 for each in range(1, 6)]
+    named = ",".join(map(str, bad))
+    command = script("acknowledges", "poison", named, "exit", at_once)
+    if contract == "one-to-one":
+        command = script("poison", *(["--buffered"] if at_once > 1 else []), named)
+    restart = {"backoff": "1ms..20ms", "limit": "100000 in 60s"}
+    middle = {"command": command, "contract": contract, "restart": restart, "replicas": replicas}
+    for number in range(SOAK_ROUNDS):
+        pipeline = chain(source=source(COUNT, "--rate", 1000), middle=middle, sink=sink(tmp_path / f"out{number}"))
+        with (
+            connector.start(pipeline) as running,
+            random_kills(running, command, number, every_s=(0.02, 0.2)) as hit,
+        ):
+            result = running.finish(300)
+        result.completed()
+        assert len(hit) > 20
+        assert sorted(letter["number"] for letter in letters(result)) == bad, f"round {number}"
+        assert sorted(numbers(tmp_path / f"out{number}")) == all_but(*bad)
 
 
 @pytest.mark.parametrize("every", [1, 7])
@@ -159,3 +189,52 @@ def test_more_than_the_limit_fails_the_processor(connector: Connector, tmp_path:
     assert "more dead letters than the limit (2 in 1m)" in result.failed()["cause"]
     assert len(letters(result)) == 2
     assert result.account("c1", "middle")["unread"] == 1
+
+
+# -- replay and schema
+
+
+def test_a_replayed_message_has_the_number_and_the_channel_that_it_had(connector: Connector, tmp_path: Path) -> None:
+    middle = client("identities", 7, tmp_path / "mended")
+    pipeline = chain({"c1": DURABLE}, source=source(20), middle=middle, sink=sink(tmp_path / "out"))
+    connector.run(pipeline).completed()
+    first = {line.split()[2] for line in (tmp_path / "out").read_text().splitlines()}
+    (tmp_path / "out").unlink()
+    (tmp_path / "mended").touch()
+    assert "1 to be replayed" in kept(connector, "replay").stdout
+    result = connector.run(pipeline)
+    result.completed()
+    assert result.account("c1", "middle") == {"written": 20, "replayed": 1, "acknowledged": 21}
+    found = [line.split() for line in (tmp_path / "out").read_text().splitlines()]
+    came_back = [(number, channel) for number, _, channel, payload in found if int(payload) == 7]
+    assert sorted(number for number, _ in came_back) == ["7", "7"]
+    assert len(first) == 1
+    assert [channel for _, channel in came_back if channel in first] == list(first), "once, in the epoch that it was of"
+    assert kept(connector, "list").stdout == ""
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_refused_output_is_dropped_and_its_message_acknowledged(
+    connector: Connector, tmp_path: Path, durable: bool
+) -> None:
+    """Whether it is the only answer to its message or not, and whatever channel of the port takes it."""
+    (tmp_path / "even.json").write_text('{"type": "integer", "multipleOf": 2}')
+    (tmp_path / "in").write_text("".join(f"{number}\n" for number in range(1, 101)))
+    channels = {"c2": {"schema": "even.json"}} | ({"c1": DURABLE, "c3": DURABLE} if durable else {})
+    channels["c2"] |= DURABLE if durable else {}
+    pipeline = chain(
+        channels,
+        source=["cat", str(tmp_path / "in")],
+        middle={"command": script("acknowledges", "echo", 2), "contract": "acknowledged", "writes": ["c2", "c3"]},
+        sink=["tee", str(tmp_path / "out")],
+    )
+    pipeline["processors"]["other"] = {"command": ["tee", str(tmp_path / "all")], "reads": "c3"}
+    result = connector.run(pipeline)
+    result.completed()
+    assert (tmp_path / "out").read_text().split() == [str(number) for number in range(2, 101, 2) for _ in range(2)]
+    assert (tmp_path / "all").read_text().split() == [str(number) for number in range(1, 101) for _ in range(2)]
+    assert result.account("c1", "middle") == {"written": 100, "acknowledged": 100}
+    assert (result.channel("c2")["written"], result.channel("c2")["refused"]) == (100, 100)
+    assert (result.channel("c3")["written"], result.channel("c3")["refused"]) == (200, 0)
+    if durable:
+        assert len(kept(connector, "list", "--kind", "refused").stdout.splitlines()) == 100

@@ -155,7 +155,7 @@ def test_kills_from_outside_cost_what_was_sent(tmp_path: Path) -> None:
     with Connector(tmp_path).start(pipeline) as running:
         for _ in range(3):
             seen = size_of(out)
-            until(partial(grown, out, seen), "progress")
+            until(partial(grown, out, seen), "progress", 60.0)
             running.program(command).kill()
         result = running.finish()
     result.completed()
@@ -177,13 +177,13 @@ def test_nothing_is_left_of_endpoints(tmp_path: Path) -> None:
         return [path for path in found if f"-{pid}-" in path.name]
 
     with Connector(tmp_path).start(pipeline) as running:
-        until(lambda: folders(running.pid), "the endpoints")
+        until(lambda: folders(running.pid), "the endpoints", 60.0)
         pid = running.pid
         running.process.kill()
         running.process.wait()
     assert folders(pid)
     with Connector(tmp_path).start(pipeline) as running:
-        until(lambda: folders(running.pid), "the endpoints")
+        until(lambda: folders(running.pid), "the endpoints", 60.0)
         assert not folders(pid)
         running.signal(15)
         running.signal(15)

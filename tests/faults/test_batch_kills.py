@@ -37,7 +37,7 @@ def expect_exact(outcome: Outcome, replicas: int) -> None:
 def kill_programs(connector: Connector, kills: int, replicas: int) -> None:
     """Kill the program of a batch so often, each time at a random moment of its run."""
     more = {"batch": {"messages": 8 * BATCH, "wait": "100ms"}}
-    command = ["sh", "-c", "cat; sleep 0.02"]
+    command = ["sh", "-c", "sleep 0.1; cat; sleep 0.1"]  # long enough to be hit
     plan = Plan(seed(), kills, command, contract="batch", replicas=replicas, more=more, rate_per_s=2000)
     expect_exact(run_kills(connector, plan), replicas)
 
@@ -54,17 +54,21 @@ def test_soak_programs(connector: Connector, replicas: int) -> None:
     kill_programs(connector, SOAK_KILLS, replicas)
 
 
-def pipeline(folder: Path, count: int, replicas: int) -> dict[str, Any]:
-    """Numbered messages through a mortal program, to a sink that stores each batch under its numbers."""
+def pipeline(folder: Path, count: int, replicas: int, bad: int, messages: int = BATCH) -> dict[str, Any]:
+    """Numbered messages through a mortal program, to a sink that stores each batch under its numbers.
+
+    The program cannot stand message `bad` (0: it can stand all).
+    """
     common = {
         "contract": "batch",
-        "batch": {"messages": BATCH, "wait": "100ms"},
+        "batch": {"messages": messages, "wait": "100ms"},
         "restart": {"backoff": "0s", "limit": "100000 in 60s"},
         "replicas": replicas,
     }
     mortal = (
         f"echo $CONNECTOR_BATCH_CHANNEL $CONNECTOR_BATCH $CONNECTOR_ATTEMPT >> {folder}/notes;"
-        f" [ $((($${{CONNECTOR_BATCH%-*}} / {BATCH} + CONNECTOR_ATTEMPT) % 5)) = 0 ] && head -c 777 && kill -9 $$; cat"
+        f" [ $((($${{CONNECTOR_BATCH%-*}} / {BATCH} + CONNECTOR_ATTEMPT) % 5)) = 0 ] && head -c 777 && kill -9 $$;"
+        f" awk '$1 == {bad} {{ exit 3 }} {{ print }}'"
     )
     keep = (
         f"cat > {folder}/part$CONNECTOR_INSTANCE && mv {folder}/part$CONNECTOR_INSTANCE {folder}/kept/$CONNECTOR_BATCH"
@@ -78,13 +82,16 @@ def pipeline(folder: Path, count: int, replicas: int) -> dict[str, Any]:
     )
 
 
-def kill_runners(connector: Connector, kills: int, count: int, replicas: int) -> None:
-    """Kill the runner so often, each time some moments after something new was stored; then let it finish."""
+def kill_runners(connector: Connector, kills: int, count: int, replicas: int, bad: int = 0) -> None:
+    """Kill the runner so often, each time some moments after something new was stored; then let it finish.
+
+    Each one would cut batches of another size, but has to go on with those that were cut before it.
+    """
     chance = random.Random(seed())
     folder = connector.folder
     (folder / "kept").mkdir()
-    spec = pipeline(folder, count, replicas)
     for _ in range(kills):
+        spec = pipeline(folder, count, replicas, bad, chance.randint(BATCH // 2, 2 * BATCH))
         with connector.start(spec, "--quiet") as running:
             before = _kept(folder)
             until(partial(_more, running, folder, before), "something new", FINISH_LIMIT_S)
@@ -93,24 +100,33 @@ def kill_runners(connector: Connector, kills: int, count: int, replicas: int) ->
             running.process.kill()
             running.process.wait()
             until(partial(_gone, running), "its programs to be gone")
-    result = connector.run(spec, "--quiet", limit_s=FINISH_LIMIT_S)
+    result = connector.run(pipeline(folder, count, replicas, bad), "--quiet", limit_s=FINISH_LIMIT_S)
     result.completed()
     print(f"{kills} kills of the runner, {_kept(folder)} batches stored")
-    expect_same_batches(folder, count, replicas)
+    expect_exact_batches(folder, [number for number in range(1, count + 1) if number != bad])
+    if not bad:
+        expect_same_batches(folder)
+    else:
+        letters = connector.command("dead-letters", "list", str(folder / "pipeline.toml")).stdout.splitlines()
+        assert [line.split()[2:5] for line in letters] == [["middle", "c1", str(bad)]]
 
 
-def expect_same_batches(folder: Path, count: int, replicas: int) -> None:
-    """The stored batches are all messages, once: had boundaries moved, numbers would be there twice or never.
-
-    And no run of a batch had the number of an attempt that an earlier run of it had.
-    """
+def expect_exact_batches(folder: Path, due: list[int]) -> None:
+    """The stored batches are all messages, once: had boundaries moved, numbers would be there twice or never."""
     stored: list[int] = []
     for file in sorted((folder / "kept").iterdir(), key=lambda file: int(file.name.split("-")[0])):
         lines = file.read_text().splitlines()
         first, last = map(int, file.name.split("-"))
         assert len(lines) == last - first + 1, file.name
         stored += [int(line[:10]) for line in lines]
-    assert (sorted(stored) if replicas > 1 else stored) == list(range(1, count + 1))
+    assert sorted(stored) == due
+
+
+def expect_same_batches(folder: Path) -> None:
+    """The batches of the mortal program cover all messages, once.
+
+    And no run of a batch had the number of an attempt that an earlier run of it had.
+    """
     runs: dict[str, list[int]] = defaultdict(list)
     for line in (folder / "notes").read_text().splitlines():
         channel, numbers, attempt = line.split()
@@ -137,8 +153,13 @@ def test_runner(connector: Connector, replicas: int) -> None:
     kill_runners(connector, RUNNER_KILLS, 1000, replicas)
 
 
+def test_runner_in_a_search_for_a_bad_message(connector: Connector) -> None:
+    kill_runners(connector, RUNNER_KILLS, 500, 1, bad=30)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_soak_runner(connector: Connector, replicas: int) -> None:
-    kill_runners(connector, SOAK_RUNNER_KILLS, 30_000, replicas)
+@pytest.mark.parametrize("bad", [0, 15_000])
+def test_soak_runner(connector: Connector, replicas: int, bad: int) -> None:
+    kill_runners(connector, SOAK_RUNNER_KILLS, 30_000, replicas, bad)

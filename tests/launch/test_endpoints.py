@@ -100,6 +100,7 @@ def test_only_its_own_user_can_connect(base: Path) -> None:
         variables, more = listening(theirs, "A")
         assert variables == {"A": "ipc:///.connector/run/z1"}
         assert stat.S_IMODE(theirs.folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE((theirs.folder / "z1").stat().st_mode) == 0o600
         assert connects(str(theirs.folder / "z1"), 54_321)
         assert not connects(str(theirs.folder / "z1"), 54_322)
         assert not connects(str(mine.folder / "z1"), 54_321)

@@ -30,6 +30,7 @@ PREFIXED = '[processors.c]\ncommand = ["cat"]\n{} = "x"\ncodec = "length-prefixe
 ERRORS = [
     case("no path", written('kind = ¶"file"'), 'a file channel needs a file / write path = "FILE"'),
     case("folder", written('kind = "file"\npath = ¶"."'), '"." is a folder'),
+    case("no folder", written('kind = "file"\npath = ¶"no/out"'), "no is not there"),
     case("device", written('kind = "file"\npath = ¶"/dev/null"'), '"/dev/null" is a device'),
     case("both ends", channel('kind = ¶"file"\npath = "out"'), "a and b are at its two ends"),
     case("memory", channel('¶path = "out"'), "is for a file channel"),

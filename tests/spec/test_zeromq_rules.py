@@ -11,6 +11,7 @@ SESSION = PLAIN + 'contract = "acknowledged"\n'
 
 WRONG = [
     case("one-to-one", middle(PLAIN + 'contract = ¶"one-to-one"'), 'does not go with contract = "one-to-one"'),
+    case("batch", middle(PLAIN + 'contract = ¶"batch"'), 'does not go with contract = "batch"'),
     case("end by stdio", middle('¶end = "empty"'), 'goes with bridge = "zeromq"'),
     case("end of a session", middle(SESSION + '¶end = "signal"'), "has an end of its own"),
     case("end of a source", writer(PLAIN + '¶end = "signal"'), "reads nothing that could end"),

@@ -31,7 +31,7 @@ class SocketSpout(Spout):
     @property
     def unconnected(self) -> bool:
         """See `Spout`."""
-        return self._descriptor < 0 and not self._stopped
+        return self._descriptor < 0 and not (self._stopped or self.input_closed)
 
     def wake(self) -> None:
         """See `Spout`."""
