@@ -320,24 +320,23 @@ class Inlet:
         Where there are replicas, those that were in work at several deaths are kept for `owner`: behind its other
         messages a second instance would answer these first, again and again, and nobody would see who kills.
         """
+        returned: list[Piece] = []
+        reserved: list[Piece] = []
         for piece in pieces:
-            self._put_back(piece, owner)
-        self._returned = _in_order(self._returned)
-        if owner in self._reserved:
-            self._reserved[owner] = _in_order(self._reserved[owner])
+            self.handed -= piece.batch.count
+            if piece.reader.came_back(piece.number, piece.batch):
+                continue
+            if piece.reader.left:
+                piece.reader.account.unread += piece.batch.count
+            elif owner is not None and self._replicas > 1 and piece.returns >= SEVERAL:
+                reserved.append(piece)
+            else:
+                returned.append(piece)
+        _put_in(self._returned, returned)
+        if owner is not None and reserved:
+            _put_in(self._reserved.setdefault(owner, deque()), reserved)
         if pieces:
             self.wake()
-
-    def _put_back(self, piece: Piece, owner: int | None) -> None:
-        self.handed -= piece.batch.count
-        if piece.reader.came_back(piece.number, piece.batch):
-            return
-        if piece.reader.left:
-            piece.reader.account.unread += piece.batch.count
-        elif owner is not None and self._replicas > 1 and piece.returns >= SEVERAL:
-            self._reserved.setdefault(owner, deque()).append(piece)
-        else:
-            self._returned.append(piece)
 
     def blame(self, pieces: Sequence[Piece], *, owner: int, answered: bool, after: int) -> None:
         """Give back what was in work at a death of `owner` that may be the fault of one of these messages.
@@ -383,14 +382,14 @@ class Inlet:
             released += [piece for group in self.parked for piece in group]
             self.parked.clear()
         if released:
-            self._returned = _in_order((*self._returned, *released))
+            _put_in(self._returned, released)
             self.wake()
 
     def put_back(self, pieces: Sequence[Piece]) -> None:
         """Nobody suspects these any more; they were handed to nobody."""
         for piece in pieces:
             piece.deaths = piece.returns = 0
-        self._returned = _in_order((*self._returned, *pieces))
+        _put_in(self._returned, pieces)
         self.wake()
 
     def returned_messages(self, reader: Reader) -> int:
@@ -398,5 +397,16 @@ class Inlet:
         return sum(piece.batch.count for piece in self._held() if piece.reader is reader)
 
 
-def _in_order(pieces: Iterable[Piece]) -> deque[Piece]:
-    return deque(sorted(pieces, key=lambda piece: (piece.order, piece.number)))
+def _place(piece: Piece) -> tuple[int, int]:
+    return piece.order, piece.number
+
+
+def _put_in(queue: deque[Piece], pieces: Sequence[Piece]) -> None:
+    """Put `pieces` into `queue`, which is in order, and stays so. Mostly they come after all that is there."""
+    fresh = sorted(pieces, key=_place)
+    if not queue or not fresh or _place(queue[-1]) <= _place(fresh[0]):
+        queue.extend(fresh)
+        return
+    both = sorted((*queue, *fresh), key=_place)
+    queue.clear()
+    queue.extend(both)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runner.supervise.processor import ProcessorRun
 
 _BEGINNING_BYTES = 80
+_LEFT_AGAIN_S = 0.25
 
 
 class Suspects:
@@ -37,6 +38,9 @@ class Suspects:
         self._instance = instance
         self._inquiry: Inquiry | None = None
         self.portions: Mapping[str, Portion] | None = None
+        self._left: int | None = None
+        """What `_count_left` said last, and when: it looks at everything, which may be nacked all at the same time."""
+        self._left_at_s = -_LEFT_AGAIN_S
 
     @property
     def _inlets(self) -> list[Inlet]:
@@ -136,7 +140,9 @@ class Suspects:
         processor = self._processor
         now_s, before = processor.clock(), piece.nacks
         asks = before is not None and now_s - before.at_s >= APART_S
-        left = self._left() if asks else None
+        if asks and now_s - self._left_at_s >= _LEFT_AGAIN_S:
+            self._left_at_s, self._left = now_s, self._count_left()
+        left = self._left if asks else None
         piece.nacks = after_nack(before, now_s=now_s, answered=self._answered, left=left)
         if piece.nacks.count < processor.spec.poison.after:
             return False
@@ -144,7 +150,7 @@ class Suspects:
         self._set_aside(piece, Evidence(None, reason, self._instance.log.last_lines), cause)
         return True
 
-    def _left(self) -> int | None:
+    def _count_left(self) -> int | None:
         """How many messages are left, each of which has been nacked, where nothing else comes; None: it may."""
         if not all(inlet.only_nacked and inlet.search is None for inlet in self._inlets):
             return None

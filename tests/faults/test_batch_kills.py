@@ -37,7 +37,7 @@ def expect_exact(outcome: Outcome, replicas: int) -> None:
 def kill_programs(connector: Connector, kills: int, replicas: int) -> None:
     """Kill the program of a batch so often, each time at a random moment of its run."""
     more = {"batch": {"messages": 8 * BATCH, "wait": "100ms"}}
-    command = ["sh", "-c", "cat; sleep 0.02"]
+    command = ["sh", "-c", "sleep 0.1; cat; sleep 0.1"]  # long enough to be hit
     plan = Plan(seed(), kills, command, contract="batch", replicas=replicas, more=more, rate_per_s=2000)
     expect_exact(run_kills(connector, plan), replicas)
 
