@@ -88,11 +88,11 @@ def test_soak_random_kills_blame_no_innocent(
         pipeline = chain(source=source(COUNT, "--rate", 1000), middle=middle, sink=sink(tmp_path / f"out{number}"))
         with (
             connector.start(pipeline) as running,
-            random_kills(running, command, number, every_s=(0.02, 0.2)) as hit,
+            random_kills(running, command, number, every_s=(0.1, 0.6)) as hit,
         ):
-            result = running.finish(300)
+            result = running.finish(600)
         result.completed()
-        assert len(hit) > 20
+        assert len(hit) > 3
         assert sorted(letter["number"] for letter in letters(result)) == bad, f"round {number}"
         assert sorted(numbers(tmp_path / f"out{number}")) == all_but(*bad)
 
