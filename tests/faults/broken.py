@@ -22,7 +22,7 @@ Replacement = Callable[[Any], Any]
 def _forgets(_original: Any) -> Any:
     """`Inlet.give_back`: what a dead program leaves unanswered is forgotten, not sent again."""
 
-    def give_back(_inlet: Any, pieces: Any, **_more: Any) -> None:
+    def give_back(_inlet: Any, pieces: Any, **_: Any) -> None:
         for piece in pieces:
             piece.reader.acknowledge(piece.number, piece.batch.count)
 

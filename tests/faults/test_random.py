@@ -147,7 +147,7 @@ def test_a_seed_is_a_plan() -> None:
 
 
 def reached(topology: Topology) -> Iterator[bool]:
-    """Of each channel, whether somebody writes and somebody reads it."""
+    """Of each channel, whether somebody writes it, and whether somebody reads it or it ends in a file."""
     for channel in topology.channels:
         yield any(channel in part.writes for part in topology.parts)
-        yield any(channel == part.reads for part in topology.parts)
+        yield channel in topology.files or any(channel == part.reads for part in topology.parts)
