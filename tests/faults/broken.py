@@ -33,7 +33,7 @@ def _overtakes(original: Any) -> Any:
     """`Inlet.give_back`: what comes back comes late, and other messages before it."""
 
     def give_back(inlet: Any, pieces: Any, **more: Any) -> None:
-        asyncio.get_running_loop().call_later(LATER_S / 8, partial(original, inlet, list(pieces), **more))
+        asyncio.get_running_loop().call_later(LATER_S, partial(original, inlet, list(pieces), **more))
 
     return give_back
 

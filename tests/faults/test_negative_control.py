@@ -51,7 +51,7 @@ def caught(outcome: Outcome) -> None:
 
 PATIENCE_S = 3.0
 DURABLE, MEMORY = {"kind": "durable", "durability": "process", "capacity": "8MiB"}, {"kind": "memory"}
-DEATHS = tuple(Act(0.02, 300, (Victim("middle"),)) for _ in range(20))
+DEATHS = tuple(Act(0.02, 300, (Victim("middle", stopped_s=0.3),)) for _ in range(4))
 KILLED = Life((Act(0.0, 300, ()),), 0.05)
 
 
