@@ -102,6 +102,8 @@ class OnDisk:
             outcomes = set(range(1, self.last + 1)) - numbers_of(cursor.open_ranges(self.last))
             if outcomes != view.numbers(OUTCOMES) or cursor.dead != len(view.numbers({DEAD})):
                 return False
+            if cursor.read != len(view.numbers({READ})):  # a program that goes on, or one that has ended
+                return False
         return True
 
 
