@@ -228,7 +228,7 @@ class Campaign:
                 continue
             chosen = found[victim.replica % len(found)]
             if victim.stopped_s and kill(chosen, number=signal.SIGSTOP):
-                self._send(MEANWHILE)  # what came before it may have read
+                self._send(MEANWHILE)  # what it will never read
                 time.sleep(victim.stopped_s)
             if kill(chosen, victim.above):
                 self._hit.add(chosen)

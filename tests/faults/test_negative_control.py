@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.connector import Connector
-from tests.faults.broken import WAYS, broken
+from tests.faults.broken import LATER_S, WAYS, broken
 from tests.faults.campaign import Campaign
 from tests.faults.campaign import Plan as Campaigned
 from tests.faults.doomed import IN_IMAGE, Doomed, alive, contained, doomed, doomed_image, marked, sandboxed
@@ -51,7 +51,8 @@ def caught(outcome: Outcome) -> None:
 
 PATIENCE_S = 3.0
 DURABLE, MEMORY = {"kind": "durable", "durability": "process", "capacity": "8MiB"}, {"kind": "memory"}
-DEATHS = tuple(Act(0.02, 300, (Victim("middle", stopped_s=0.1),)) for _ in range(10))
+DEATHS = tuple(Act(0.02, 300, (Victim("middle", stopped_s=0.3),)) for _ in range(4))
+PASSING = (Act(0.1, 300, ()), Act(2 * LATER_S, 1, ()))
 KILLED = Life((Act(0.0, 300, ()),), 0.05)
 
 
@@ -69,7 +70,7 @@ def pipeline(channel: dict[str, str], program: str) -> Topology:
 
 CONTROLS = {
     "forgets": (pipeline(MEMORY, "echo"), (Life(DEATHS),), "are lost"),
-    "overtakes": (pipeline(MEMORY, "echo"), (Life(DEATHS),), "comes after"),
+    "overtakes": (pipeline(MEMORY, "echo"), (Life((DEATHS[0], *PASSING)),), "comes after"),
     "repeats": (pipeline(MEMORY, "half"), (Life((Act(0.0, 500, ()),)),), "is message"),
     "lets-out": (pipeline(MEMORY, "dies"), (Life((Act(0.0, 500, ()),)),), "is message"),
     "cursor-later": (pipeline(DURABLE, "echo"), (KILLED, Life()), "is message"),
