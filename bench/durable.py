@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,13 +14,16 @@ from typing import Any
 
 import lmdb
 
-from bench.measure import Run, Taken, chain, folder, interleave, program, taken
+from bench.measure import HERE, Run, Taken, bare, chain, folder, interleave, program, taken
 from bench.ratios import CAT, Row, Size, checked, row
+from runner.store import Cursor, Store
 
 PROCESS = {"kind": "durable", "durability": "process"}
 DISK = {"kind": "durable", "durability": "disk"}
 MEMORY = {"kind": "memory"}
-_RECORD_BYTES = 256 << 10
+_RECORD_BYTES = 512 << 10
+_READ_BYTES = 256 << 10
+_HOP = HERE / "programs" / "lmdb_hop.py"
 _KEPT = 6
 """Transactions whose records are there; the raw loop deletes older ones, as a channel does."""
 
@@ -64,14 +69,54 @@ class _Stored:
     commits: int = 0
     size_bytes: int = 0
 
+    def __str__(self) -> str:
+        return f"the last run: {self.commits:,} commits of {self.size_bytes / 1e6:,.0f} MB"
+
 
 def against_lmdb(size: Size) -> list[Row]:
-    """One `disk` channel between two programs, against LMDB alone with the same bytes in as many transactions."""
+    """What a sync costs with a store around it, and with the whole runner around it."""
     stored, lines = _Stored(), size.small_lines // 4
-    ratio = interleave(lambda: _one_channel(lines, DISK, stored), lambda: _raw(stored), size.rounds)
+    alone = interleave(lambda: _store_alone(lines * 100, stored), lambda: _raw(stored), size.rounds)
+    what = "durable disk: the store by itself, bytes/s"
+    first = row("durable-lmdb", what, "LMDB alone, the same bytes and syncs", alone, 0.8, "MB/s", 1e6).more(str(stored))
+    stored = _Stored()
+    hop = interleave(lambda: _one_channel(lines, DISK, stored), lambda: _hop(lines, stored), size.rounds)
     what = "durable disk: source to sink over one channel, 100-byte lines, bytes/s"
-    found = row("durable-lmdb", what, "LMDB alone, the same bytes and syncs", ratio, 0.8, "MB/s", 1e6)
-    return [found.more(f"the last run: {stored.commits:,} commits of {stored.size_bytes / 1e6:,.0f} MB")]
+    peer = "a program of LMDB alone between the two, the same bytes and syncs"
+    return [first, row("durable-lmdb", what, peer, hop, 0.8, "MB/s", 1e6).more(str(stored))]
+
+
+def _store_alone(size_bytes: int, stored: _Stored) -> float:
+    """Bytes a second of a store that is given as much as it takes, with a reader that has passed what is committed."""
+    with folder() as at:
+        seconds = asyncio.run(_fill(at / "state", size_bytes))
+        stored.commits, stored.size_bytes = _commits(at / "state"), size_bytes
+    return size_bytes / seconds
+
+
+async def _fill(state: Path, size_bytes: int) -> float:
+    store = Store.open(state, sync=True, capacity_bytes={"c": 8 << 20})
+    data = b"x" * (_READ_BYTES - 1) + b"\n"
+    began = time.monotonic()
+    for _ in range(size_bytes // (4 * _READ_BYTES)):
+        for _ in range(4):
+            store.transaction.append("c", [data], 1, "lines")
+        _pass(store)
+        while store.held_bytes("c") > 6 * 4 * _READ_BYTES:
+            await asyncio.sleep(0.0005)
+            _pass(store)
+        await asyncio.sleep(0)
+    await store.flush()
+    seconds = time.monotonic() - began
+    store.close()
+    return seconds
+
+
+def _pass(store: Store) -> None:
+    """The reader is done with whatever is committed."""
+    last = store.state("c").last
+    if last > store.readers("c").get("r", Cursor()).base:
+        store.transaction.cursor("c", "r", Cursor(base=last, acknowledged=last))
 
 
 def _one_channel(lines: int, channel: dict[str, Any], stored: _Stored) -> float:
@@ -88,6 +133,15 @@ def _commits(state: Path) -> int:
     """How many transactions a store has seen."""
     with lmdb.open(str(state), readonly=True, max_dbs=32, lock=False) as environment:
         return int(environment.info()["last_txnid"])
+
+
+def _hop(lines: int, stored: _Stored) -> float:
+    """The same two programs with one between them that does nothing but LMDB, as often."""
+    with folder() as at:
+        out, each = at / "taken", stored.size_bytes // stored.commits
+        bare(program("source", lines, 100), [sys.executable, str(_HOP), str(at), str(each)], program("sink", out))
+        found = checked(taken(out), lines, 100)
+        return found.bytes / found.seconds
 
 
 def _raw(stored: _Stored) -> float:

@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 for variable in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
     os.environ.pop(variable, None)  # programs run as those of users do: not compiled anew each time, and with buffers
 sys.dont_write_bytecode = False
 
 SHARED = {"module", "class"}
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")
+
 REQUIRED = os.environ.get("CONNECTOR_REQUIRE_ENGINE") == "1"
 
 

@@ -96,6 +96,7 @@ class Outlet(Delivery):
         self.writers = tuple(writers)
         self.written = 0
         self.refused = 0
+        self.ended = False
         self._verdict: tuple[Batch, list[bytes], list[list[str | None]]] | None = None
         """What was judged last, and is not delivered."""
 
@@ -212,6 +213,7 @@ class Outlet(Delivery):
 
     def end(self, *, for_good: bool) -> None:
         """Nothing more comes from this processor's port. See `Writer.end`."""
+        self.ended = True
         for writer in self.writers:
             writer.end(for_good=for_good)
 

@@ -145,6 +145,15 @@ class Spout(ABC):
         os.close(self._descriptor)
         self._descriptor = tail
 
+    def end_now(self) -> None:
+        """Nothing more is written, whatever there is: the end of input comes at once."""
+        if not (self.input_closed or self._refused) and self._descriptor >= 0:
+            if self._awaiting_room:
+                self._loop.remove_writer(self._descriptor)
+                self._awaiting_room = False
+            self._rest = []
+            self._close_input()
+
     def stop(self) -> None:
         """Write no more: the program has died."""
         self._flowing = False

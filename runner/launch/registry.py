@@ -9,9 +9,7 @@ from importlib import import_module
 from runner.errors import RunnerError
 from runner.events import Warned
 from runner.launch.base import Handle, LaunchContext, Launcher
-from runner.launch.machine import gather
 from runner.plan.limits import asked
-from runner.plan.tiers import unenforced
 from runner.spec.model import Home, Processor
 
 ENTRY_POINT_GROUP = "connector.launchers"
@@ -67,6 +65,9 @@ class Homes:
         """Warn of limits that this machine cannot hold; a container's are said by its launcher."""
         if not any(asked(spec.resources) for spec in specs):
             return
+        from runner.launch.machine import gather  # a sixth of what a run imports, and few need it
+        from runner.plan.tiers import unenforced
+
         facts = gather(())
         for spec in specs:
             for sentence in unenforced(spec, facts):

@@ -8,6 +8,7 @@ import msgspec
 
 from runner.codec.base import Buffer
 from runner.store.cursor import Cursor
+from runner.store.probe import Probe
 from runner.store.sealed import SealError, seal, unseal
 from runner.store.tail import Tail
 
@@ -29,6 +30,7 @@ class Book:
     made: int
     held_bytes: int
     tail: Tail
+    probe: Probe
     name_bytes: bytes = field(init=False)
     cursors: dict[str, Cursor] = field(default_factory=dict)
 

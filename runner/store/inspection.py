@@ -128,7 +128,10 @@ class _Look:
         """Read a record; what is damaged is told with the next whole one, when it is known how far it goes."""
         assert self._each_record is not None
         first = KEY.unpack(node.key)[0]
-        record = opened(channel.encode(), first, self._file.value(node))
+        try:
+            record = opened(channel.encode(), first, self._file.value(node))
+        except BrokenError:
+            record = None
         if record is None:
             self._broken.setdefault(channel, self._next.get(channel, first))
             return

@@ -19,6 +19,7 @@ from runner.store.folder import StateFolder, unusable
 from runner.store.inspection import TABLES, EachRecord, Inspection, inspect, open_pages
 from runner.store.pages import PageFile
 from runner.store.placed import Placed
+from runner.store.probe import Probe
 from runner.store.record import KEY, opened
 from runner.store.sealed import seal
 from runner.store.walk import HEADS, MESSAGES, TABLE
@@ -113,7 +114,7 @@ def _open(folder: StateFolder, *, sync: bool, capacity_bytes: Mapping[str, int])
             for name, head in heads.items()
             for placed in (seen.placed.get(name) or Placed(),)
         }
-        _check_ends(folder, environment, held)
+        _check_ends(folder, environment, held, pages)
     except BaseException:
         environment.close()
         raise
@@ -168,12 +169,12 @@ def _complete(
     return databases, heads
 
 
-def _check_ends(folder: StateFolder, environment: lmdb.Environment, held: Mapping[str, Held]) -> None:
+def _check_ends(folder: StateFolder, environment: lmdb.Environment, held: Mapping[str, Held], pages: PageFile) -> None:
     """Whether the last record of every channel goes as far as the channel does. One that is damaged is told if read."""
     lost = []
     with environment.begin(buffers=True) as transaction:
         for name, channel in held.items():
-            if not len(channel.placed):
+            if not len(channel.placed) or not Probe(pages, channel.placed, channel.last).readable(channel.last):
                 continue
             first = channel.placed[len(channel.placed) - 1].first
             stored = transaction.get(KEY.pack(first), db=channel.database)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from struct import Struct
 from typing import NamedTuple
@@ -101,11 +102,25 @@ class PageFile:
         """Let go of the file."""
         os.close(self.descriptor)
 
+    def expect(self, numbers: Iterable[int]) -> None:
+        """These pages are read next: the disk may begin with all of them at once. Nonsense is let pass."""
+        for number in numbers:
+            if number < self.pages:
+                os.posix_fadvise(self.descriptor, number * self.page_bytes, self.page_bytes, os.POSIX_FADV_WILLNEED)
+
+    def _pread(self, size_bytes: int, begin: int) -> bytes:
+        """So many bytes, or fewer at the end of the file. Raises BrokenError where the disk cannot read them."""
+        try:
+            return os.pread(self.descriptor, size_bytes, begin)
+        except OSError as error:
+            page = begin // self.page_bytes
+            raise BrokenError(f"page {page:,} cannot be read: {error.strerror}") from error
+
     def read(self, number: int, kind: int) -> bytes:
         """Page `number`, which has to be of this kind. Raises BrokenError, OSError."""
         if number < 2 or number >= self.pages:
             raise BrokenError(f"page {number:,} is not in the file ({self.size_bytes:,} bytes): it was cut short")
-        page = os.pread(self.descriptor, self.page_bytes, number * self.page_bytes)
+        page = self._pread(self.page_bytes, number * self.page_bytes)
         if len(page) != self.page_bytes:
             raise BrokenError(f"page {number:,} is cut short")
         own, _, flags, lower, upper = PAGE_HEAD.unpack_from(page)
@@ -117,7 +132,7 @@ class PageFile:
 
     def meta(self, number: int) -> Meta:
         """Meta page `number`, 0 or 1. Raises BrokenError."""
-        page = os.pread(self.descriptor, META_BYTES, number * self.page_bytes)
+        page = self._pread(META_BYTES, number * self.page_bytes)
         if len(page) != META_BYTES:
             raise BrokenError(f"meta page {number} is cut short")
         own, _, flags, _, _ = PAGE_HEAD.unpack_from(page)
@@ -147,7 +162,7 @@ class PageFile:
         if not node.page:
             return node.value
         begin = node.page * self.page_bytes + PAGE_HEAD_BYTES
-        data = os.pread(self.descriptor, node.size, begin)
+        data = self._pread(node.size, begin)
         if len(data) != node.size:
             raise BrokenError(f"page {node.page:,} and those behind it are cut short")
         return data

@@ -37,6 +37,10 @@ class Placed:
         at += self._gone
         return Place(self._firsts[at], self._sizes[at], self._pages[at])
 
+    def columns(self) -> tuple[array[int], array[int], array[int]]:
+        """The first numbers, the sizes and the pages, as they are now."""
+        return self._firsts[self._gone :], self._sizes[self._gone :], self._pages[self._gone :]
+
     def add(self, first: int, size_bytes: int, page: int = 0) -> None:
         """One more at the end."""
         self._firsts.append(first)

@@ -14,7 +14,7 @@ from struct import Struct
 from runner.codec.base import Buffer
 from runner.store.checksum import checksum
 
-RECORD_BYTES = 256 << 10
+RECORD_BYTES = 512 << 10
 """Up to here messages are put into one record; a longer batch is one of its own."""
 _CHECKSUM = Struct("<I")
 _HEAD = Struct("<IQ?47s")

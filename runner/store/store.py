@@ -25,6 +25,7 @@ from runner.store.database import Database
 from runner.store.folder import StateFolder
 from runner.store.opening import Opened, new_epoch, open_store
 from runner.store.placed import Placed
+from runner.store.probe import Probe
 from runner.store.record import KEY, Record, opened
 from runner.store.sealed import SealError, seal, unseal
 from runner.store.tail import Tail
@@ -232,8 +233,8 @@ class Store:
         self._folder.release(clean=clean)
 
     def _book_of(self, held: Held) -> Book:
-        tail = Tail(self._tail_bytes)
-        return Book(held.name, held.epoch, held.freed, held.last, held.last, held.placed.data_bytes, tail)
+        tail, probe = Tail(self._tail_bytes), Probe(self._pages, held.placed, held.last)
+        return Book(held.name, held.epoch, held.freed, held.last, held.last, held.placed.data_bytes, tail, probe)
 
     def _book(self, channel: str) -> Book:
         book = self._books.get(channel)
@@ -256,7 +257,7 @@ class Store:
     # Committing
 
     def _fresh(self) -> Transaction:
-        return Transaction(self._book, self._table, self._begun, self._large, early=self._sync)
+        return Transaction(self._book, self._table, self._begun, self._large)
 
     def _begun(self) -> None:
         """The first thing was put into the transaction in the making: commit it when this callback has ended."""
@@ -363,6 +364,9 @@ class Store:
 
     def _from_disk(self, book: Book, number: int, most_bytes: int) -> Record:
         database = self._databases[MESSAGES + book.name_bytes]
+        if not book.probe.readable(number):
+            first, last = book.probe.span(number) or (number, number)
+            raise DamageError(str(self.path), [Damage("the disk cannot read the record", book.name, first, last)])
         try:
             with (
                 self._mapping,
@@ -376,7 +380,8 @@ class Store:
 
     def _found(self, book: Book, cursor: lmdb.Cursor[memoryview], number: int) -> Record:
         """The record with message `number`; `cursor` is there then."""
-        key = KEY.pack(number)
+        span = book.probe.span(number)
+        key = KEY.pack(number if span is None else span[0])  # the one behind it may not be readable
         beyond = not cursor.set_range(key)
         there = cursor.last() if beyond else bytes(cursor.key()) == key or cursor.prev()
         if not there:
@@ -391,6 +396,9 @@ class Store:
 
     def _lost(self, book: Book, cursor: lmdb.Cursor[memoryview], first: int, why: str) -> DamageError:
         """Messages from `first` on up to the next record."""
+        span = book.probe.span(first)
+        if span is not None:
+            return DamageError(str(self.path), [Damage(why, book.name, max(first, book.freed + 1), span[1])])
         behind = KEY.unpack(cursor.key())[0] if cursor.set_range(KEY.pack(first + 1)) else book.committed + 1
         return DamageError(str(self.path), [Damage(why, book.name, max(first, book.freed + 1), behind - 1)])
 
@@ -414,7 +422,7 @@ class Store:
 def _with_next(record: Record, book: Book, cursor: lmdb.Cursor[memoryview], most_bytes: int) -> Record:
     """`record` and those behind it in `cursor`, as long as they are whole, fit and may be put together."""
     parts, size_bytes, count = [record.data], len(record.data), record.count
-    while record.joins and size_bytes < most_bytes and cursor.next():
+    while record.joins and size_bytes < most_bytes and book.probe.readable(record.first + count) and cursor.next():
         first = record.first + count
         if KEY.unpack(cursor.key())[0] != first or size_bytes + len(cursor.value()) > most_bytes:
             break

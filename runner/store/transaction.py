@@ -67,12 +67,9 @@ class Transaction:
         known_table: Callable[[str], object],
         begun: Callable[[], None],
         large: Callable[[], None],
-        *,
-        early: bool,
     ) -> None:
         self._books = books
         self._known_table = known_table
-        self._early = early
         self._begun = begun
         self._large = large
         self._open: dict[str, Chunk] = {}
@@ -160,7 +157,6 @@ class Transaction:
         self._open.clear()
 
     def _complete(self, chunk: Chunk) -> None:
-        """No message comes to `chunk` any more. `early`: its record is made while the writer's thread has others."""
+        """No message comes to `chunk` any more: its record is made while its bytes are in the processor's cache."""
         del self._open[chunk.book.name]
-        if self._early:
-            chunk.result()
+        chunk.result()

@@ -230,6 +230,7 @@ class Walk:
             self.found.damages.append(visit.lost(str(error), *keys))
             return
         visit.counted.branch_pages += 1
+        self._file.expect(child for _, child in children)
         bounds = [keys[0], *(key for key, _ in children[1:]), keys[1]]
         for at, (_, child) in enumerate(children):
             self._below(child, depth - 1, (bounds[at], bounds[at + 1]), visit)

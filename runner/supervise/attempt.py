@@ -162,6 +162,9 @@ class Attempt:
         for collector in self.ports.collectors:
             if self.ports.exchange is not None or collector.port in {port.name for port in self._spec.writes}:
                 collector.close()
+        if self.ports.exchange is not None:  # nothing can be acknowledged, and it may wait for that rather than write
+            self.ports.exchange.end_now()
+            self.ask_after_grace()
 
     @property
     def input_ended(self) -> bool:

@@ -16,6 +16,7 @@ from runner.bridge.portion import Portion
 from runner.errors import RunnerError
 from runner.events import InstanceState
 from runner.launch.base import Handle
+from runner.plan.poison import Blow, blow_of
 from runner.plan.restart import Death, Decision, Next
 from runner.supervise.attempt import RunOutcome
 from runner.supervise.batch_ports import BatchPorts
@@ -25,6 +26,9 @@ from runner.units import format_duration
 
 if TYPE_CHECKING:
     from runner.supervise.processor import ProcessorRun
+
+
+_SHELL_SAYS = 128
 
 
 class BatchInstance(Instance):
@@ -215,7 +219,8 @@ class BatchInstance(Instance):
                 return (
                     (Decision(Next.ENDED, f"stopped (exit 0), {self._done:,} done"), asked) if outcome.asked else None
                 )
-        decision, death = self._failed(batch, replace(outcome, touched=ports.touched))
+        touched = 0 if _may_be_sent(outcome) else ports.touched
+        decision, death = self._failed(batch, replace(outcome, touched=touched))
         if outcome.why is None or not outcome.final:
             decision = Decision(decision.next, f"{decision.cause}, given {batch}", decision.after_s)
         self._record(outcome, decision.cause)
@@ -268,6 +273,18 @@ class BatchInstance(Instance):
 
     def _count_delivered(self, ports: Ports) -> None:
         """Nothing is delivered before `_commit`."""
+
+
+def _may_be_sent(outcome: RunOutcome) -> bool:
+    """Whether it died of a signal that somebody may have sent, or says as a shell does that its child did.
+
+    That is held against no message: a run lasts as long as its program does, so whoever kills now and then would hit
+    one message alone again and again.
+    """
+    exited = outcome.exited
+    if exited is not None and exited.code is not None and exited.code > _SHELL_SAYS:
+        exited = replace(exited, code=None, signal=exited.code - _SHELL_SAYS)
+    return blow_of(exited, outcome.why) is Blow.SENT
 
 
 async def _first_of(future: asyncio.Future[Any], task: asyncio.Task[Any]) -> None:

@@ -6,11 +6,12 @@ Looks at every running instance twice a second; a look costs some microseconds e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.bridge.intake import Intake
 from runner.bridge.spout import Spout
+from runner.channel.base import Reader
 from runner.clock import Clock
 from runner.events import Bus, WaitChanged
 from runner.launch.procstate import Waits, cpu_ticks, waits_for_pipes
@@ -185,12 +186,7 @@ class Monitor:
                     return "state", f"waiting until it can be stored: {trouble}"
                 if not readers:
                     return "order", "waiting for answers that come before its own"
-                reader = max(readers, key=lambda reader: reader.queued_bytes)
-                if reader.outside:
-                    load, whom = format_size(reader.queued_bytes), f"the {reader.processor} of `{reader.channel}`"
-                else:
-                    load, whom = self._load(reader.processor), f"`{reader.processor}`"
-                return whom, f"waiting for {whom}, {load} in flight"
+                return self._waiting_for(readers)
         answers = attempt.ports.answering
         if answers is not None and answers.window_full:
             return "answers", f"waiting for its answers, {format_size(answers.pending_bytes)} in flight"
@@ -219,8 +215,16 @@ class Monitor:
             return f"waiting until it can be stored: {idle.trouble}"
         if not idle.blocked_by:
             return None
-        reader = max(idle.blocked_by, key=lambda reader: reader.queued_bytes)
-        return f"waiting for `{reader.processor}`, {self._load(reader.processor)} in flight"
+        return self._waiting_for(idle.blocked_by)[1]
+
+    def _waiting_for(self, readers: Sequence[Reader]) -> tuple[str, str]:
+        """The one of `readers` that has the most before it, and that it is waited for."""
+        reader = max(readers, key=lambda reader: reader.queued_bytes)
+        if reader.outside:
+            load, whom = format_size(reader.queued_bytes), f"the {reader.processor} of `{reader.channel}`"
+        else:
+            load, whom = self._load(reader.processor), f"`{reader.processor}`"
+        return whom, f"waiting for {whom}, {load} in flight"
 
     def _load(self, name: str) -> str:
         processor = self._processors[name]
@@ -282,7 +286,7 @@ class Monitor:
     def _idle_waits(self, processor: ProcessorRun, idle: Idle) -> list[tuple[str, str, bool]]:
         """(Whom, channel, whether for room) for an instance between two batches; nothing while one is in the making."""
         if idle.blocked_by:
-            return [(reader.processor, reader.channel, True) for reader in idle.blocked_by]
+            return [(reader.processor, reader.channel, True) for reader in idle.blocked_by if not reader.outside]
         batches = processor.shared.batches
         if batches is None or not batches.starved or idle.trouble is not None:
             return []

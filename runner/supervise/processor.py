@@ -165,9 +165,12 @@ class ProcessorRun:
             instance.input_may_have_ended()
 
     def check_wanted(self) -> None:
-        """A channel lost its last reader: when nobody reads anything that it writes, its outputs are closed."""
-        outlets = self.shared.outlets
-        if self.readers_left or self.done or not outlets or any(outlet.wanted for outlet in outlets.values()):
+        """A channel lost its last reader: when nobody reads anything that it writes, its outputs are closed.
+
+        Who leaves after its end was told leaves nothing.
+        """
+        outlets = self.shared.outlets.values()
+        if self.readers_left or self.done or not outlets or any(each.wanted or each.ended for each in outlets):
             return
         if self.shared.pipes_out:
             return

@@ -23,9 +23,9 @@ CAPACITY_BYTES = 1000
 class Opened:
     """A store with one channel, and a stream reader and another reader of it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.store = Store.open(folder, sync=False, capacity_bytes={"c": CAPACITY_BYTES})
-        self.channel = DurableChannel(ChannelSpec("c", kind="durable", capacity_bytes=CAPACITY_BYTES), self.store)
+    def __init__(self, folder: Path, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        self.store = Store.open(folder, sync=False, capacity_bytes={"c": capacity_bytes})
+        self.channel = DurableChannel(ChannelSpec("c", kind="durable", capacity_bytes=capacity_bytes), self.store)
         self.store.on_freed = lambda _channel: self.channel.room()
         self.stream = self.channel.open_reader("stream", LINES)
         self.stream.claims = True
@@ -54,6 +54,26 @@ def test_what_came_back_is_before_what_was_claimed_meanwhile(tmp_path: Path) -> 
         assert opened.stream.take() is None, "3 and 4 are being claimed"
         assert opened.stream.came_back(1, LINES.batch_of([b"1", b"2"]))
         assert [await taken(opened, opened.stream) for _ in range(2)] == [[b"1", b"2"], [b"3", b"4"]]
+        opened.store.close()
+
+    asyncio.run(run())
+
+
+def test_more_is_claimed_at_once_while_it_is_waited_for(tmp_path: Path) -> None:
+    async def run() -> None:
+        opened = Opened(tmp_path, 64 << 20)
+        for _ in range(40):
+            await opened.publish(b"x" * 299_999)
+        messages = []
+        assert opened.stream.take() is None, "it is being claimed"
+        for waits in (True, True, True, False, False, False):
+            if waits:
+                assert opened.stream.take() is None, "it is not committed"
+            await opened.store.flush()
+            batch = opened.stream.take()
+            assert batch is not None
+            messages.append(batch.count)
+        assert messages == [2, 4, 7, 14, 7, 4], "twice as many bytes after each that was waited for, half else"
         opened.store.close()
 
     asyncio.run(run())

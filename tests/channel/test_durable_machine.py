@@ -26,7 +26,7 @@ from runner.spec.model import Channel as ChannelSpec
 from runner.store import Cursor, Store
 
 CODECS = ["lines", "null", "length-prefixed"]
-CAPACITY_BYTES = 300
+CAPACITY_BYTES = 100
 MOST_READERS = 4
 STEPS = 8
 """So many callbacks belong to a run at least."""
@@ -101,6 +101,8 @@ class OnDisk:
                 continue
             outcomes = set(range(1, self.last + 1)) - numbers_of(cursor.open_ranges(self.last))
             if outcomes != view.numbers(OUTCOMES) or cursor.dead != len(view.numbers({DEAD})):
+                return False
+            if cursor.read != len(view.numbers({READ})):  # a program that goes on, or one that has ended
                 return False
         return True
 
@@ -266,7 +268,7 @@ class DurableMachine(RuleBasedStateMachine):
         self.do(answer)
 
     @precondition(lambda self: any(self.taken.values()))
-    @rule(data=st.data(), handled=st.booleans(), back=st.booleans(), dead=st.integers(-8, 8))
+    @rule(data=st.data(), handled=st.booleans(), back=st.booleans(), dead=st.integers(-2, 8))
     def settle(self, data: st.DataObject, *, handled: bool, back: bool, dead: int) -> None:
         """In any order: acknowledged or dead; come back, or read by a program that has ended, or goes on."""
         held = [(name, taken) for name, each in self.taken.items() for taken in each]

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from runner.channel.base import Outside
 from runner.channel.file_disk import OutFile
-from runner.channel.file_kept import FILE
+from runner.channel.file_kept import kept_of
 from runner.channel.file_plan import Kept, Step, full_number
 from runner.channel.file_sink import FileSink
 from runner.channel.file_source import FileSource
@@ -49,6 +49,8 @@ class MortalFile(OutFile):
     """An `OutFile` whose process may die between any two of its calls to the system, and in the midst of a write."""
 
     fuse: Fuse
+    on_record: Callable[[], Kept | None]
+    """What a crash would leave on record."""
 
     def _do(self, step: Step, kept: Kept) -> None:
         self.fuse.burn()
@@ -56,6 +58,9 @@ class MortalFile(OutFile):
         self.fuse.burn()
 
     def append(self, kept: Kept, data: bytes, now_s: float) -> Kept:
+        record = self.on_record()
+        assert record is not None, "nothing is put into a file that is not on record"
+        assert (record.inode, record.next_inode) == (kept.inode, None), "what is behind it would not be cut off"
         self.fuse.burn()
         before = self._tail
         if self.fuse.left == 0:
@@ -66,7 +71,12 @@ class MortalFile(OutFile):
         self.fuse.burn()
         return appended
 
+    def exchange(self, kept: Kept) -> Kept:
+        assert self.on_record() == kept, "what is being done would not be known"
+        return super().exchange(kept)
+
     def prepare(self, kept: Kept) -> Kept:
+        assert self.on_record() == kept, "all that is in a full file is committed"
         self.fuse.burn()
         prepared = super().prepare(kept)
         self.fuse.burn()
@@ -115,7 +125,8 @@ class SinkMachine(RuleBasedStateMachine):
 
     async def _join(self) -> None:
         self.channel = FileSink(self.spec, self.store)
-        self.channel._file = _mortal(self.channel._file, self.fuse)
+        store = self.store
+        self.channel._file = _mortal(self.channel._file, self.fuse, lambda: kept_of(store, "c"))
         self.writer = self.channel.open_writer("w", self.codec)
         came = self.writer.carried
         assert self.safe <= came <= len(self.published), "what was committed is there"
@@ -146,6 +157,7 @@ class SinkMachine(RuleBasedStateMachine):
 
         self.loop.run_until_complete(settled())
         if self.living.done():
+            assert isinstance(self.living.exception(), Crash), self.living.exception()
             self._bury()
             return
         self.safe = len(self.published)
@@ -219,10 +231,10 @@ class SinkMachine(RuleBasedStateMachine):
             shutil.rmtree(self.folder)
 
 
-def _mortal(file: OutFile, fuse: Fuse) -> OutFile:
+def _mortal(file: OutFile, fuse: Fuse, on_record: Callable[[], Kept | None]) -> OutFile:
     file.__class__ = MortalFile
     assert isinstance(file, MortalFile)
-    file.fuse = fuse
+    file.fuse, file.on_record = fuse, on_record
     return file
 
 
@@ -389,7 +401,3 @@ class SourceMachine(RuleBasedStateMachine):
 
 TestSource = SourceMachine.TestCase
 TestSource.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
-
-
-def test_the_file_stands_where_a_processor_would() -> None:
-    assert FILE == "file"

@@ -65,7 +65,7 @@ def test_deaths_lose_and_double_nothing(home: str, tmp_path: Path) -> None:
     assert result.account("c1", "middle") == {"written": 1000, "acknowledged": 1000}
     assert result.account("c2", "sink") == {"written": 1000, "acknowledged": 1000}
     assert result.processor("middle")["restarts"] >= 3
-    assert result.processor("middle")["batches"] >= 10  # more where deaths in a row made it look for a bad message
+    assert result.processor("middle")["batches"] == 10
 
 
 @pytest.mark.parametrize("trust", ["trusted", "untrusted"])

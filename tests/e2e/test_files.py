@@ -335,6 +335,20 @@ def test_several_readers_of_one_file(connector: Connector, tmp_path: Path) -> No
     assert (tmp_path / "out").read_bytes() == (tmp_path / "other").read_bytes() == sent(1000)
 
 
+def test_a_program_for_each_batch_between_two_files(connector: Connector, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"".join(b"%03d\n" % (number * 7 % 300) for number in range(300)))
+    pipeline = through(tmp_path)
+    pipeline["processors"]["middle"] |= {"command": ["sort"], "contract": "batch", "batch": {"messages": 100}}
+    pipeline["channels"]["c2"]["capacity"] = 100  # it is waited for
+    result = connector.run(pipeline)
+    result.completed()
+    lines = (tmp_path / "in").read_text().splitlines()
+    assert (tmp_path / "out").read_text().splitlines() == [
+        line for at in (0, 100, 200) for line in sorted(lines[at : at + 100])
+    ]
+    assert result.account("c2", "file") == {"written": 300, "acknowledged": 300}
+
+
 # -- followed
 
 

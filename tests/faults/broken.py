@@ -11,6 +11,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ Replacement = Callable[[Any], Any]
 def _forgets(_original: Any) -> Any:
     """`Inlet.give_back`: what a dead program leaves unanswered is forgotten, not sent again."""
 
-    def give_back(_inlet: Any, pieces: Any) -> None:
+    def give_back(_inlet: Any, pieces: Any, **_: Any) -> None:
         for piece in pieces:
             piece.reader.acknowledge(piece.number, piece.batch.count)
 
@@ -31,8 +32,8 @@ def _forgets(_original: Any) -> Any:
 def _overtakes(original: Any) -> Any:
     """`Inlet.give_back`: what comes back comes late, and other messages before it."""
 
-    def give_back(inlet: Any, pieces: Any) -> None:
-        asyncio.get_running_loop().call_later(LATER_S / 8, original, inlet, list(pieces))
+    def give_back(inlet: Any, pieces: Any, **more: Any) -> None:
+        asyncio.get_running_loop().call_later(LATER_S / 8, partial(original, inlet, list(pieces), **more))
 
     return give_back
 

@@ -13,20 +13,24 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from runner.store import Inspection, Record, check_store
+from tests.children.messages import unframe
 from tests.e2e.connector import Connector, Result, Running, until
+from tests.faults.files import files_of
 from tests.faults.kept import File, Seen
 from tests.faults.relay import Living, Relay, kill, living
-from tests.faults.schedule import Act, Life, Schedule, Victim
+from tests.faults.schedule import ENGINE, Act, Life, Schedule, Victim
 from tests.faults.topology import Topology, target
+from tests.launch.private_engine import PrivateEngine
 
 START_LIMIT_S = 60.0
 FINISH_LIMIT_S = 120.0
 KILL_LIMIT_S = 30.0
 KINDS = ("processors", "channels")
+MEANWHILE = 5
 MOST_BEHIND = 20_000
 """So many messages may be on their way before the sources are held up."""
 
@@ -39,7 +43,6 @@ class Plan:
     topology: Topology
     schedule: Schedule
     again: str
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.topology}\n{self.schedule}"
@@ -50,6 +53,7 @@ class Outcome:
     """What was done, and how long it took."""
 
     victims: int
+    engines: int
     runners: int
     sent: int
     sinks: int
@@ -62,19 +66,19 @@ class Outcome:
         return {
             "programs and shims killed": self.victims,
             "runners killed": self.runners,
+            "engines killed": self.engines,
             "messages sent": self.sent,
             "messages kept by sinks": self.sent * self.sinks,
         }
 
     def __str__(self) -> str:
-        return (
-            f"{self.victims} programs and shims and {self.runners} runners killed, {self.sent} messages sent to "
-            f"{self.sinks} sinks, 0 lost, 0 doubled, {self.stored_again} stored again, {self.took_s:.1f} s"
-        )
+        killed = f"{self.victims} programs and shims, {self.runners} runners, {self.engines} engines killed"
+        sent = f"{self.sent} messages sent to {self.sinks} sinks, 0 lost, 0 doubled, {self.stored_again} stored again"
+        return f"{killed}; {sent}; {self.took_s:.1f} s"
 
 
 class Campaign:
-    """One plan, in the folder of its `connector`. `between` is called between two lives.
+    """One plan, in the folder of its `connector`; its containers are those of `engine` (None: the machine's).
 
     `patience_s` is how long messages that are missing at the end are waited for.
     """
@@ -85,14 +89,14 @@ class Campaign:
         relay: Relay,
         plan: Plan,
         *,
-        between: Callable[[], None] | None = None,
+        engine: PrivateEngine | None = None,
         patience_s: float = FINISH_LIMIT_S / 2,
     ) -> None:
         self._patience_s = patience_s
         self._connector = connector
         self._relay = relay
         self._plan = plan
-        self._between = between
+        self._engine = engine
         self._folder = connector.folder
         self._topology = plan.topology
         self._marks = {self._topology.mark(part).encode(): part.name for part in self._topology.parts}
@@ -103,6 +107,7 @@ class Campaign:
         self._inspection = Inspection()
         self._hit: set[Living] = set()
         self._killed: Counter[str] = Counter()
+        (self._folder / "files").mkdir()
         self._tell(final=False)
 
     def run(self) -> Outcome:
@@ -116,7 +121,8 @@ class Campaign:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self._report()}") from error
         return Outcome(
-            victims=self._killed.total(),
+            victims=self._killed.total() - self._killed[ENGINE],
+            engines=self._killed[ENGINE],
             runners=self._plan.schedule.runners,
             sent=sum(self._sent.values()),
             sinks=len(self._files),
@@ -134,7 +140,8 @@ class Campaign:
 
     def _start(self) -> Running:
         pipeline = self._topology.pipeline(self._folder, self._relay)
-        return self._connector.start(pipeline, "--quiet", environment=self._plan.environment)
+        environment = {} if self._engine is None else {"DOCKER_HOST": self._engine.host}
+        return self._connector.start(pipeline, "--quiet", environment=environment)
 
     def _live(self, life: Life) -> Result | None:
         """The report of the last life; None of one that was cut short."""
@@ -148,8 +155,6 @@ class Campaign:
             time.sleep(life.killed_after_s)
             self._kill(running)
         self._look(complete=False)
-        if self._between is not None:
-            self._between()
         return None
 
     def _begun(self, running: Running) -> None:
@@ -203,7 +208,13 @@ class Campaign:
         time.sleep(act.pause_s)
         self._send(act.messages)
         for victim in act.victims:
-            self._kill_one(running, victim)
+            if victim.processor == ENGINE:
+                assert self._engine is not None
+                self._engine.kill()
+                self._engine.start()
+                self._killed[ENGINE] += 1
+            else:
+                self._kill_one(running, victim)
 
     def _kill_one(self, running: Running, victim: Victim) -> None:
         deadline = time.monotonic() + KILL_LIMIT_S
@@ -212,7 +223,8 @@ class Campaign:
             assert time.monotonic() < deadline, f"no {victim} for {KILL_LIMIT_S} s:\n{running.output()}"
             found = [each for each in living(self._marks)[victim.processor] if each not in self._hit]
             if not found:
-                time.sleep(0.001)
+                time.sleep(0.002)
+                self._send(MEANWHILE)  # the program of a batch lives only while there is one
                 continue
             chosen = found[victim.replica % len(found)]
             if victim.stopped_s and kill(chosen, number=signal.SIGSTOP):
@@ -255,6 +267,8 @@ class Campaign:
         assert not self._inspection.damages, self._inspection.damages
         found = []
         for name, seen in self._seen.items():
+            if name in self._topology.files:
+                continue  # what is in the store of it is what is not in its file
             whole = complete and name in self._topology.held
             found += seen.faults(self._sent, ordered=name in self._topology.ordered, complete=whole)
         for (name, reader), cursor in self._inspection.cursors.items():
@@ -263,6 +277,8 @@ class Campaign:
         assert not found, "\n".join(found)
 
     def _record(self, channel: str, record: Record) -> None:
+        if channel in self._topology.files:
+            return
         for number, payload in enumerate(_payloads(record), record.first):
             self._seen[channel].add(number, payload)
 
@@ -281,7 +297,7 @@ class Campaign:
 
     def _compare(self, result: Result) -> None:
         """The report, and every sink."""
-        found = self._wrong_at_sinks()
+        found = [*self._wrong_at_sinks(), *self._wrong_in_files()]
         assert not found, "\n".join([*found, str(result)])
         for name, channel in result.completed()["channels"].items():
             for reader, account in channel["readers"].items():
@@ -291,6 +307,8 @@ class Campaign:
                     ranges = cursor.open_ranges(self._inspection.heads[name].last)
                     carried = sum(last - first + 1 for first, last in ranges)
                 due = {"carried": carried, "acknowledged": carried + channel["written"]}
+                if name in self._topology.files:
+                    continue  # how many were in the file already nobody can see from here
                 terms = {term: count for term, count in account.items() if count}
                 if terms != {term: count for term, count in due.items() if count}:
                     found.append(f"{name} for {reader}: {terms}, and due was {due} of {channel['written']} written")
@@ -304,6 +322,21 @@ class Campaign:
             again = again or (part.program != "held" and self._topology.held != ())  # the runner is killed at the end
             ordered = part.reads in self._topology.ordered
             found += self._files[part.name].faults(self._sent, ordered=ordered, alone=part.replicas == 1, again=again)
+        return found
+
+    def _wrong_in_files(self) -> list[str]:
+        """Each message is there once, whole; whoever was killed."""
+        found = []
+        for name, codec in self._topology.files.items():
+            path = self._folder / "files" / name
+            content = b"".join(each.read_bytes() for each in files_of(path))
+            got, rest = unframe(content, codec)
+            seen = Seen(f"file {name}")
+            for number, payload in enumerate(got, 1):
+                seen.add(number, payload)
+            if rest:
+                seen.wrong.append(f"it ends with {rest[:100]!r}")
+            found += seen.faults(self._sent, ordered=name in self._topology.ordered)
         return found
 
 

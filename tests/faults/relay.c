@@ -2,6 +2,7 @@
  *
  * echo                                one-to-one, any codec: what it reads, in pieces of uneven size
  * answer [NACKS]                      acknowledged: each message by itself; every NACKS-th is refused the first time
+ * batch                               one batch: the same, and it takes a moment before it ends
  * half                                one-to-one, lines: its first runs answer half of what they read, and kill themselves
  * keep CODEC FILE [GATE]              one-to-one sink: each message to FILE, then an answer; reads nothing before GATE is there
  * store FILE                          acknowledged sink: the number and the content of each message to FILE, then its ack
@@ -340,6 +341,12 @@ int main(int argc, char **argv) {
     argv[argc - 1] = NULL; /* the mark */
     if (strcmp(what, "echo") == 0)
         return echo();
+    if (strcmp(what, "batch") == 0) {
+        int failed = echo();
+        for (int naps = 0; naps < 5; naps++)
+            nap();
+        return failed;
+    }
     if (strcmp(what, "half") == 0)
         return half();
     if (strcmp(what, "answer") == 0)

@@ -13,6 +13,8 @@ from itertools import pairwise
 from tests.faults.topology import Topology
 
 MOST_AT_ONCE = 3
+ENGINE = "engine"
+"""As a victim: the container engine, which is started again at once."""
 EARLY, EARLY_S = 0.15, 0.5
 SHIMS = 0.15
 STOPPED, STOPPED_S = 0.2, 0.01
@@ -67,7 +69,12 @@ class Schedule:
     @property
     def victims(self) -> int:
         """How many programs and shims die in it."""
-        return sum(len(act.victims) for life in self.lives for act in life.acts)
+        return sum(len(act.victims) for life in self.lives for act in life.acts) - self.engines
+
+    @property
+    def engines(self) -> int:
+        """How many times the engine does."""
+        return sum(victim.processor == ENGINE for life in self.lives for act in life.acts for victim in act.victims)
 
     @property
     def runners(self) -> int:
@@ -84,7 +91,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Deaths:
-    """How many of whom: `programs` (shims among them), `runners`; `pause_s` is the mean between two acts.
+    """How many of whom: `programs` (shims among them), `runners`, `engines`; `pause_s` is the mean between two acts.
 
     `of`: only these processors (None: all but those that are to see every message once).
     """
@@ -94,6 +101,7 @@ class Deaths:
     pause_s: float = 0.015
     messages: int = 150
     of: frozenset[str] | None = None
+    engines: int = 0
 
     def only(self, processors: Iterable[str]) -> Deaths:
         """As many of these processors alone."""
@@ -111,6 +119,11 @@ def draw(seed: int, topology: Topology, deaths: Deaths) -> Schedule:
         early = killed and not share and chance.random() < 0.5
         after_s = chance.uniform(0, EARLY_S if early else 0.2) if killed else None
         lives.append(Life(_acts(chance, topology, deaths, share), after_s, early))
+    for _ in range(deaths.engines):
+        at = chance.randrange(len(lives))
+        acts = list(lives[at].acts)
+        acts.insert(chance.randint(0, len(acts)), Act(0.0, deaths.messages, (Victim(ENGINE),)))
+        lives[at] = replace(lives[at], acts=tuple(acts), early=False)
     return Schedule(tuple(lives))
 
 

@@ -12,8 +12,8 @@ from tests.faults.broken import broken
 from tests.faults.durable import Kills, Plan
 from tests.faults.harness import seed
 
-SAMPLE_KILLS = 5
-SOAK_KILLS = 1000
+SAMPLE_KILLS = 3
+SOAK_KILLS = 240
 SOAK_KILLS_EACH = 40
 BOTH, STREAMS = ("one-to-one", "one-to-one"), ("stream", "stream")
 PLANS = (

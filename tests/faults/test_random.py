@@ -23,8 +23,9 @@ from tests.faults.schedule import Deaths
 from tests.faults.schedule import draw as draw_schedule
 from tests.faults.topology import Limits, Topology
 from tests.faults.topology import draw as draw_topology
+from tests.launch.private_engine import PrivateEngine, lasting_engine
 
-__all__ = ["relay", "relay_image"]
+__all__ = ["lasting_engine", "relay", "relay_image"]
 
 AT_ONCE = 2
 """Rounds of a soak that run side by side."""
@@ -49,8 +50,8 @@ class Rounds:
 
 CHAIN = partial(Limits, durable=True, chain=3, quick=True)
 SAMPLES = {
-    "programs": Rounds(3, Limits(), Deaths(30)),
-    "runners": Rounds(2, Limits(durable=True), Deaths(15, 2)),
+    "programs": Rounds(3, Limits(), Deaths(25)),
+    "runners": Rounds(2, Limits(durable=True), Deaths(15, 1)),
     "sandboxes": Rounds(1, Limits((SANDBOX,)), Deaths(30)),
 }
 CONTAINER_SAMPLE = Rounds(1, Limits((PROCESS, SANDBOX, CONTAINER), durable=True), Deaths(15, 1))
@@ -58,19 +59,20 @@ SOAKS = {
     "programs": Rounds(20, CHAIN(), Deaths(500), middles=True),
     "sandboxes": Rounds(8, CHAIN((SANDBOX,)), Deaths(125, pause_s=0.03), middles=True),
     "runners": Rounds(50, CHAIN(), Deaths(40, 20)),
-    "anything": Rounds(60, Limits((PROCESS, SANDBOX), durable=True), Deaths(60, 2)),
-    "memory": Rounds(20, Limits((PROCESS, SANDBOX)), Deaths(100)),
+    "anything": Rounds(24, Limits((PROCESS, SANDBOX), durable=True), Deaths(60, 2)),
+    "mixed": Rounds(12, Limits((PROCESS, SANDBOX)), Deaths(100)),
 }
+ENGINE_SOAK = Rounds(4, CHAIN((CONTAINER,)), Deaths(10, 1, pause_s=0.1, engines=4), middles=True)
 CONTAINER_SOAK = Rounds(8, CHAIN((CONTAINER,)), Deaths(63, pause_s=0.1), middles=True)
 
 
 def sample(connector: Connector, relay: Relay, rounds: Rounds, round_: int, test: str) -> None:
     number = seed() + round_
-    print(run(connector, relay, rounds.plan(number, again(number, test))))
+    run(connector, relay, rounds.plan(number, again(number, test)))
 
 
-def run(connector: Connector, relay: Relay, plan: Plan) -> Outcome:
-    outcome = Campaign(connector, relay, plan).run()
+def run(connector: Connector, relay: Relay, plan: Plan, engine: PrivateEngine | None = None) -> Outcome:
+    outcome = Campaign(connector, relay, plan, engine=engine).run()
     print(f"CONNECTOR_SEED={plan.seed}: {outcome}")
     return outcome
 
@@ -81,16 +83,16 @@ def again(number: int, test: str, *options: str) -> str:
     return " ".join([*words, f"'tests/faults/test_random.py::{test}'"])
 
 
-def soak(folder: Path, relay: Relay, rounds: Rounds, test: str) -> None:
+def soak(folder: Path, relay: Relay, rounds: Rounds, test: str, engine: PrivateEngine | None = None) -> None:
     """All rounds, a few at a time; the figures of all of them together."""
 
     def one(number: int) -> Outcome:
         place = folder / str(number)
         place.mkdir()
-        return run(Connector(place), relay, rounds.plan(number, again(number, test, "-m soak")))
+        return run(Connector(place), relay, rounds.plan(number, again(number, test, "-m soak")), engine)
 
     first = seed()
-    with ThreadPoolExecutor(AT_ONCE) as executor:
+    with ThreadPoolExecutor(AT_ONCE if engine is None else 1) as executor:
         outcomes = list(executor.map(one, range(first, first + rounds.count)))
     figures: Counter[str] = Counter()
     for outcome in outcomes:
@@ -126,6 +128,15 @@ def test_soak_random_kills_with_containers(tmp_path: Path, relay: Relay) -> None
     soak(tmp_path, relay, CONTAINER_SOAK, "test_soak_random_kills_with_containers")
 
 
+@pytest.mark.soak
+@pytest.mark.engine
+@pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("engine")
+def test_soak_random_kills_of_an_engine(tmp_path: Path, relay: Relay, lasting_engine: PrivateEngine) -> None:
+    relay.load(lasting_engine.host)
+    soak(tmp_path, relay, ENGINE_SOAK, "test_soak_random_kills_of_an_engine", lasting_engine)
+
+
 def test_a_seed_is_a_plan() -> None:
     rounds = Rounds(1, Limits((PROCESS, SANDBOX, CONTAINER)), Deaths(50, 5))
     for number in range(200):
@@ -136,7 +147,7 @@ def test_a_seed_is_a_plan() -> None:
 
 
 def reached(topology: Topology) -> Iterator[bool]:
-    """Of each channel, whether somebody writes and somebody reads it."""
+    """Of each channel, whether somebody writes it, and whether somebody reads it or it ends in a file."""
     for channel in topology.channels:
         yield any(channel in part.writes for part in topology.parts)
-        yield any(channel == part.reads for part in topology.parts)
+        yield channel in topology.files or any(channel == part.reads for part in topology.parts)

@@ -29,9 +29,9 @@ from tests.launch.images import docker
 
 __all__ = ["doomed", "doomed_image"]
 
-SAMPLE_KILLS = 8
+SAMPLE_KILLS = 4
 SOAK_KILLS = 100
-SAMPLE_HOMES = 4
+SAMPLE_HOMES = 2
 SOAK_HOMES = 40
 GONE_WITHIN_S = 1.0
 CONTAINERS_GONE_WITHIN_S = 2.0

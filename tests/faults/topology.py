@@ -23,6 +23,7 @@ SDK_ECHO = (
 CODECS = ("lines", "null", "length-prefixed")
 MOST_PROCESSORS = 4
 NACKS = 7
+BATCH = {"messages": 500, "wait": "10ms"}
 SWIFT = {"backoff": "0s", "limit": "1000000 in 60s"}
 SINKS_CAPACITY = "256MiB"
 """Of a channel of which a reader takes nothing before the end: all that comes has to fit."""
@@ -110,7 +111,7 @@ class Topology:
     @property
     def durable(self) -> bool:
         """Whether every channel outlives the runner."""
-        return all(channel["kind"] == "durable" for channel in self.channels.values())
+        return all(channel["kind"] in {"durable", "file"} for channel in self.channels.values())
 
     def mark(self, part: Part) -> str:
         """The last argument of its programs."""
@@ -120,12 +121,18 @@ class Topology:
         kinds = {name: f"{each['kind']} {each.get('durability', '')}".strip() for name, each in self.channels.items()}
         return "\n".join([*map(str, self.parts), ", ".join(f"{name}: {kind}" for name, kind in kinds.items())])
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The channels that end in a file, and their codecs."""
+        return {name: each["codec"] for name, each in self.channels.items() if each["kind"] == "file"}
+
     def pipeline(self, folder: Path, relay: Relay) -> dict[str, Any]:
         """What is written into the file."""
+        paths = {name: {"path": str(folder / "files" / name)} for name in self.files}
         return {
             "name": "test",
             "processors": {part.name: self._processor(part, folder, relay) for part in self.parts},
-            "channels": self.channels,
+            "channels": {name: each | paths.get(name, {}) for name, each in self.channels.items()},
         }
 
     def _processor(self, part: Part, folder: Path, relay: Relay) -> dict[str, Any]:
@@ -144,6 +151,8 @@ class Topology:
             found["order"] = part.order
         if part.resume is not None:
             found["resume"] = part.resume
+        if part.contract == "batch":
+            found["batch"] = BATCH
         return found | walls(part, folder, relay)
 
 
@@ -163,6 +172,7 @@ def command(part: Part, folder: Path, relay: Relay) -> list[str]:
     program = IN_IMAGE if part.home == "container" else str(relay.file)
     commands = {
         "echo": [program, "echo"],
+        "batch": [program, "batch"],
         "half": [program, "half"],
         "answer": [program, "answer"],
         "nacks": [program, "answer", str(NACKS)],
@@ -221,6 +231,17 @@ class Draw:
             self._ordered.add(name)
         return name
 
+    def _file(self, *, ordered: bool) -> str:
+        """A channel that ends in a file."""
+        chance = self._chance
+        name = f"c{len(self._channels) + 1}"
+        self._channels[name] = {"kind": "file", "durability": self._durability, "codec": chance.choice(CODECS)}
+        if chance.random() < 0.5:
+            self._channels[name]["rotate"] = {"size": chance.choice(("4KiB", "64KiB"))}
+        if ordered:
+            self._ordered.add(name)
+        return name
+
     def _add(self, part: Part) -> None:
         self._parts.append(part)
 
@@ -242,7 +263,8 @@ class Draw:
             middle = self._middle(channel, left)
             ordered = channel in self._ordered and middle.ordered
             writes = tuple(self._channel(ordered=ordered) for _ in range(outputs))
-            self._add(replace(middle, writes=writes))
+            stored = (self._file(ordered=ordered),) if self._chance.random() < 0.3 else ()
+            self._add(replace(middle, writes=(*writes, *stored)))
             for turn, name in enumerate(writes):
                 self._grow(name, left - 1 if way == turn == 0 else self._chance.randint(0, left - 1))
 
@@ -255,12 +277,14 @@ class Draw:
     def _middle(self, channel: str, left: int) -> Part:
         chance, limits = self._chance, self._limits
         home = chance.choice(limits.homes)
-        contract = chance.choice(("one-to-one", "acknowledged"))
+        contract = chance.choice(("one-to-one", "one-to-one", "acknowledged", "acknowledged", "batch"))
         if limits.chain is not None:
             contract = ("one-to-one", "acknowledged")[(left + limits.chain // 2) % 2]
         slow = home == "process" and not limits.quick
         if contract == "one-to-one":
             program = chance.choice(("echo", "python") if slow else ("echo",))
+        elif contract == "batch":
+            program = "batch"
         else:
             program = chance.choice(("answer", "nacks", "sdk") if slow else ("answer", "answer", "nacks"))
         replicas = chance.choice((1, 1, 2, 3) if home != "container" else (1, 1, 2))

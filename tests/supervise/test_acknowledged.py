@@ -285,6 +285,28 @@ def test_whoever_writes_to_nobody_is_ended(tmp_path: Path) -> None:
     assert ran.cause("m").startswith("readers left")
 
 
+def test_whoever_waits_for_more_when_its_readers_leave_is_ended(tmp_path: Path) -> None:
+    """It has written all that it had to, so no write will tell it, and nobody takes its acks any more."""
+    go = tmp_path / "go"
+
+    async def steps(happened: Happened) -> None:
+        await happened.line("so many")
+        go.touch()
+
+    waits = ("sh", "-c", f"until test -e {go}; do sleep 0.05; done")
+    ran = execute(
+        pipeline(
+            processor("s", tuple(source(6000, size=20)), writes="a"),
+            client("slow", 0, 6000),
+            processor("t", waits, reads="b", in_flight=InFlight(1000)),
+            channels={"b": {"capacity_bytes": 1000}},
+        ),
+        steps,
+    )
+    assert ran.report.status == "completed"
+    assert ran.cause("m").startswith("readers left")
+
+
 def test_the_end_is_committed_with_the_last_outputs_not_with_the_exit(tmp_path: Path) -> None:
     """The reader has its end of input, and is done, while the program that said `end` still lingers."""
 
@@ -296,6 +318,7 @@ def test_the_end_is_committed_with_the_last_outputs_not_with_the_exit(tmp_path: 
     assert ran.report.status == "completed"
     assert numbers(tmp_path) == list(range(1, 11))
     assert ran.report.processors["m"].restarts == 0
+    assert not ran.cause("m").startswith("readers left"), "its reader went when it was told that nothing more comes"
 
 
 def test_an_exit_without_a_word_is_a_death(tmp_path: Path) -> None:

@@ -78,6 +78,17 @@ def test_trouble_elsewhere_sets_nothing_aside(tmp_path: Path) -> None:
     assert (account.dead, account.acknowledged, account.unread) == (0, 0, 50)
 
 
+@pytest.mark.parametrize("death", ["kill -9 $$", "exit 137", "kill -TERM $$"])
+def test_a_signal_that_somebody_may_have_sent_blames_nobody(tmp_path: Path, death: str) -> None:
+    """However often: the batch stays whole."""
+    often = RestartPolicy(backoff=AT_ONCE, limit=MANY)
+    script = f"echo $CONNECTOR_BATCH >> {tmp_path}/runs; cat; [ $CONNECTOR_ATTEMPT = 9 ] || {death}"
+    ran = through(tmp_path, batch(sh(script), restart=often), 100)
+    assert written(tmp_path, "runs") == ["1-100"] * 9
+    assert numbers(tmp_path) == list(range(1, 101))
+    assert ran.account("a", "m").dead == 0
+
+
 def test_who_dies_before_it_reads_blames_nobody(tmp_path: Path) -> None:
     """What is left in the pipe shows that nothing was read, so it is the limit that ends this."""
     ran = through(tmp_path, batch(sh("exit 1"), restart=RestartPolicy(backoff=AT_ONCE, limit=Rate(9, 60.0))), 100)
