@@ -29,8 +29,7 @@ def kill(connector: Connector, kills: int, trust: str, replicas: int) -> None:
     run_deaths(connector, plan, of_containers())
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("trust", ["trusted", "untrusted"])
+@pytest.mark.parametrize(("trust", "replicas"), [("trusted", 1), ("untrusted", 2)])
 @pytest.mark.usefixtures("doomed_image")
 def test_one_to_one(connector: Connector, trust: str, replicas: int) -> None:
     kill(connector, SAMPLE_KILLS, trust, replicas)

@@ -28,8 +28,7 @@ def kill(connector: Connector, doomed: Doomed, kills: int, trust: str, replicas:
     run_deaths(connector, plan, of_sandboxes())
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-@pytest.mark.parametrize("trust", ["trusted", "untrusted"])
+@pytest.mark.parametrize(("trust", "replicas"), [("trusted", 2), ("untrusted", 1)])
 @pytest.mark.usefixtures("bubblewrap")
 def test_one_to_one(connector: Connector, doomed: Doomed, trust: str, replicas: int) -> None:
     kill(connector, doomed, SAMPLE_KILLS, trust, replicas)
