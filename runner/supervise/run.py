@@ -15,37 +15,22 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
-from msgspec.structs import replace
-
-from runner.bridge.batch_cuts import Cuts
-from runner.bridge.batches import Batches
-from runner.bridge.inlet import Inlet
-from runner.bridge.outlet import Outlet
-from runner.bridge.screen import Screen
-from runner.bridge.sequence import Sequencer
-from runner.bridge.states import KeptState
 from runner.channel.base import Channel, Outside, Reader
 from runner.channel.durable import DurableChannel
-from runner.channel.file_sink import FileSink
-from runner.channel.file_source import FileSource
-from runner.channel.pipe import PIPE_BYTES, PipeChannel
-from runner.channel.registry import channel_kind
 from runner.clock import Clock, monotonic
-from runner.codec.registry import codec_named
 from runner.errors import BugError, MachineError
 from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping, Warned
 from runner.launch.base import LaunchContext
 from runner.launch.procstate import peak_rss_bytes
 from runner.launch.registry import Homes
 from runner.plan.image import with_images
-from runner.spec.model import Channel as ChannelSpec
-from runner.spec.model import Contract, Pipeline, Port, Processor
+from runner.spec.model import Pipeline
 from runner.supervise.control import Control
+from runner.supervise.joining import Joiner, tell_each_other
 from runner.supervise.ledger import Disagreement, Imbalance, imbalances
 from runner.supervise.letter_verbs import LetterVerbs
 from runner.supervise.letters import DeadLetters
 from runner.supervise.monitor import Monitor
-from runner.supervise.ports import Shared
 from runner.supervise.processor import ProcessorRun, Surroundings
 from runner.supervise.refusals import Refusals
 from runner.supervise.replay import Replays
@@ -181,11 +166,19 @@ class Run:
     # -- how it is made
 
     def _join(self, homes: Homes) -> None:
-        pipeline = self.pipeline
-        for name, channel in pipeline.channels.items():
-            self.channels[name] = self._channel(channel)
+        store = self._state.store if self._state is not None else None
+        joiner = Joiner(
+            self.pipeline,
+            self.id,
+            self.channels,
+            bus=self.bus,
+            clock=self._clock,
+            store=store,
+            letters=self._letters,
+        )
+        self._refusals = joiner.refusals
         around = Surroundings(
-            pipeline=pipeline.name,
+            pipeline=self.pipeline.name,
             run_id=self.id,
             bus=self.bus,
             clock=self._clock,
@@ -194,16 +187,9 @@ class Run:
             settled=self._settled,
             letters=self._letters,
         )
-        shared = {name: Shared() for name in pipeline.processors}
-        for name, spec in pipeline.processors.items():
-            for port in spec.reads:
-                self._open_inlet(spec, port, shared[name])
-        for name, spec in pipeline.processors.items():
-            for port in spec.writes:
-                self._open_outlet(spec, port, shared[name])
-            shared[name] = self._with_order(spec, shared[name])
-            self.processors[name] = ProcessorRun(spec, shared[name], around)
-        self._tell_each_other()
+        for name, shared in joiner.join().items():
+            self.processors[name] = ProcessorRun(self.pipeline.processors[name], shared, around)
+        tell_each_other(self.pipeline, self.channels, self.processors)
 
     def _open_state(self) -> None:
         if any(spec.durable for spec in self.pipeline.channels.values()):
@@ -212,102 +198,11 @@ class Run:
             self._letters = DeadLetters(self._state.store, self.id)
             self._replays = Replays(self._letters, self.processors)
 
-    def _channel(self, spec: ChannelSpec) -> Channel:
-        if not spec.durable:
-            return channel_kind(spec.kind)(spec)
-        assert self._state is not None
-        if spec.file is None:
-            return DurableChannel(spec, self._state.store)
-        return (FileSink if spec.writers else FileSource)(spec, self._state.store)
-
     def _room(self, name: str | None) -> None:
         """A channel (None: every durable one) may have room again."""
         for channel in self.channels.values():
             if isinstance(channel, DurableChannel) and name in {None, channel.name}:
                 channel.room()
-
-    def _open_inlet(self, spec: Processor, port: Port, shared: Shared) -> None:
-        first = self.channels[port.channels[0]]
-        if isinstance(first, PipeChannel):
-            shared.pipes_in[port.name] = first
-            return
-        codec = codec_named(port.codec)
-        readers = [self.channels[name].open_reader(spec.name, codec) for name in port.channels]
-        for reader in readers:
-            reader.epoch = reader.epoch or self.id
-            answered = port.name == "stdin" or spec.contract is Contract.ACKNOWLEDGED
-            reader.claims = not answered or spec.contract is Contract.STREAM
-        sharing = 1 if spec.contract is Contract.BATCH else spec.replicas  # a batch is as large as it may be
-        shared.inlets[port.name] = Inlet(port.name, readers, replicas=sharing)
-
-    def _open_outlet(self, spec: Processor, port: Port, shared: Shared) -> None:
-        first = self.channels[port.channels[0]]
-        if isinstance(first, PipeChannel):
-            shared.pipes_out[port.name] = first
-            return
-        codec = codec_named(port.codec)
-        writers = [self.channels[name].open_writer(spec.name, codec) for name in port.channels]
-        screens = [self._screen(spec, self.pipeline.channels[name]) for name in port.channels]
-        shared.outlets[port.name] = Outlet(port.name, writers, screens)
-
-    def _screen(self, spec: Processor, channel: ChannelSpec) -> Screen | None:
-        if channel.schema is None:
-            return None
-        refusals = Refusals(spec.name, channel.name, self.bus, self._clock, self._letters)
-        self._refusals.append(refusals)
-        return Screen(channel.name, channel.schema, refusals.refused)
-
-    def _with_order(self, spec: Processor, shared: Shared) -> Shared:
-        """The same, with what an answer needs: the largest window, the sequencer of replicas, the state."""
-        state = None
-        if spec.contract is Contract.ACKNOWLEDGED:
-            state = KeptState(spec.name, self._state.store if self._state is not None else None)
-        answered = [port for port in spec.reads if port.name == "stdin" or state is not None]
-        capacities = [self.pipeline.channels[name].capacity_bytes for port in answered for name in port.channels]
-        sequencer = None
-        outlet = shared.outlets.get("stdout")
-        if spec.order == "keep" and spec.contract is Contract.ONE_TO_ONE and outlet is not None:
-            sequencer = Sequencer(outlet.deliver, most_bytes=max(capacities, default=PIPE_BYTES))
-        return Shared(
-            shared.inlets,
-            shared.outlets,
-            shared.pipes_in,
-            shared.pipes_out,
-            sequencer,
-            max(capacities, default=PIPE_BYTES),
-            state,
-            self._batches(spec, shared),
-            self._state.store.path if self._state is not None else None,
-        )
-
-    def _batches(self, spec: Processor, shared: Shared) -> Batches | None:
-        """What cuts its input into batches. What is not acknowledged takes up room in a durable channel."""
-        if spec.contract is not Contract.BATCH:
-            return None
-        inlet = shared.inlets["stdin"]
-        durable = [self.pipeline.channels[reader.channel] for reader in inlet.readers]
-        durable = [channel for channel in durable if channel.durable]
-        store = self._state.store if self._state is not None else None
-        room_bytes = [max(1, channel.capacity_bytes // spec.replicas) for channel in durable]
-        policy = replace(spec.batch, size_bytes=min(spec.batch.size_bytes, *room_bytes, spec.batch.size_bytes))
-        return Batches(inlet, policy, Cuts(spec.name, [channel.name for channel in durable], store))
-
-    def _tell_each_other(self) -> None:
-        for name, spec in self.pipeline.channels.items():
-            channel = self.channels[name]
-            writers = [self.processors[writer] for writer in spec.writers]
-            readers = [self.processors[reader] for reader in spec.readers]
-            if isinstance(channel, PipeChannel):
-                for reader in readers:
-                    reader.pipe_writers += writers
-                for writer in writers:
-                    writer.pipe_readers += readers
-            if isinstance(channel, FileSource):
-                for reader in readers:
-                    channel.on_ended(reader.inputs_moved)
-            for writer in writers:
-                channel.on_readers_left(writer.check_wanted)
-                writer.on_done += [reader.inputs_moved for reader in readers]
 
     # -- its life
 
