@@ -120,9 +120,10 @@ def _go_on_rotating(path: str, kept: Kept, disk: Disk) -> Plan | Refusal:  # noq
         return Plan(_cut(done, current), done)
     named = full is not None and full.inode == kept.inode
     waiting = fresh is not None and fresh.inode == kept.next_inode
+    swap = (Step.SWAP, *_cut(done, fresh))
     if current is None and named:
         if waiting:
-            return Plan((Step.SWAP,), done)
+            return Plan(swap, done)
         return Plan((Step.CREATE,), msgspec.structs.replace(done, inode=0))
     wrong = _wrong(kept, current)
     if wrong is not None:
@@ -133,7 +134,7 @@ def _go_on_rotating(path: str, kept: Kept, disk: Disk) -> Plan | Refusal:  # noq
     if not waiting:
         given_up = msgspec.structs.replace(kept, path=path, next_inode=None)
         return Plan((*cut, Step.UNNAME) if named else cut, given_up)
-    return Plan((*cut, Step.SWAP) if named else (*cut, Step.NAME_FULL, Step.SWAP), done)
+    return Plan((*cut, *swap) if named else (*cut, Step.NAME_FULL, *swap), done)
 
 
 def _cut(kept: Kept, current: Found | None) -> tuple[Step, ...]:

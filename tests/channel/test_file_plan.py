@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from runner.channel.file_plan import (
@@ -69,6 +69,7 @@ def carried_out(steps: tuple[Step, ...], disk: Disk, kept: Kept | None) -> Disk:
 
 
 @given(kept=records, disk=disks)
+@example(Kept(PATH, 1, OURS, 0, next_inode=NEXT), Disk(None, Found(OURS, 0), Found(NEXT, 1)))  # somebody wrote into it
 def test_nothing_is_lost_by_a_plan(kept: Kept | None, disk: Disk) -> None:
     plan = plan_writing(PATH, kept, disk, 1.0)
     if isinstance(plan, Refusal):
