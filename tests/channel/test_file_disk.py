@@ -163,8 +163,9 @@ def test_full_files_count_up_and_old_ones_go(tmp_path: Path) -> None:
 def test_an_exchange_beside_a_child_that_is_being_started(tmp_path: Path) -> None:
     """Between fork and exec it has all descriptors of the runner, and holds their locks."""
     written = Written(tmp_path)
-    inode = os.stat(written.path).st_ino
-    childs = [os.dup(number) for number in map(int, os.listdir("/proc/self/fd")) if _inode_of(number) == inode]
+    inode = written.path.stat().st_ino
+    open_now = [int(each.name) for each in Path("/proc/self/fd").iterdir()]
+    childs = [os.dup(number) for number in open_now if _inode_of(number) == inode]
     assert childs
     written.kept = written.file.exchange(written.file.prepare(written.kept))
     written.append(b"second\n")
