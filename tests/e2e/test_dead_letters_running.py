@@ -15,9 +15,10 @@ from tests.e2e.connector import Connector, Result, Running, chain, until
 from tests.e2e.test_ends import numbers
 from tests.e2e.test_poison import DURABLE, SWIFT
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 BAD = (20, 40)
+WITHIN_S = 60.0
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def through(connector: Connector, contract: str) -> dict[str, Any]:
 
 
 def set_aside(connector: Connector) -> None:
-    until(lambda: len(there(connector)) == len(BAD), "two dead letters", 60)
+    until(lambda: len(there(connector)) == len(BAD), "two dead letters", WITHIN_S)
 
 
 def stopped(running: Running) -> Result:
@@ -85,8 +86,8 @@ def test_a_letter_is_given_back_to_its_reader_at_once(connector: Connector, cont
         (connector.folder / "mended").touch()
         said = asked(connector, "replay", "--number", "20")
         assert said.stdout == "1 given back to their readers\n", said
-        until(lambda: 20 in numbers(out), "the message")
-        until(lambda: list(there(connector)) == [2], "its letter to go")
+        until(lambda: 20 in numbers(out), "the message", WITHIN_S)
+        until(lambda: list(there(connector)) == [2], "its letter to go", WITHIN_S)
         assert '"payload":"0000000040 ' in asked(connector, "show").stdout
         assert asked(connector, "discard", "--letter", "2").stdout == "1 discarded\n"
         assert there(connector) == {}
@@ -109,7 +110,7 @@ def test_what_is_on_its_way_is_neither_given_back_again_nor_discarded(connector:
             assert again.stdout.startswith("0 ")
             assert "letter 1: it was given back to its reader, which has not answered yet" in again.stderr
         (connector.folder / "hold").unlink()
-        until(lambda: list(there(connector)) == [2], "its letter to go")
+        until(lambda: list(there(connector)) == [2], "its letter to go", WITHIN_S)
         stopped(running)
     assert numbers(connector.folder / "out").count(20) == 1
 
@@ -118,7 +119,7 @@ def test_one_that_kills_again_is_a_dead_letter_again(connector: Connector) -> No
     with connector.start(through(connector, "one-to-one")) as running:
         set_aside(connector)
         assert "1 given back" in asked(connector, "replay", "--letter", "1").stdout
-        until(lambda: there(connector) == {1: False, 2: False}, "it to be set aside again")
+        until(lambda: there(connector) == {1: False, 2: False}, "it to be set aside again", WITHIN_S)
         assert [line.split()[:5] for line in listed(connector)] == [
             ["1", "poison", "middle", "c1", "20"],
             ["2", "poison", "middle", "c1", "40"],
@@ -134,7 +135,7 @@ def test_where_the_reader_has_ended_a_letter_waits_for_the_next_start(connector:
     pipeline["processors"]["other"] = {"command": source(None, "--rate", 50), "writes": "c9"}
     pipeline["processors"]["last"] = {"command": sink(folder / "out9"), "reads": "c9"}
     with connector.start(pipeline) as running:
-        until(lambda: "sink[1]    ended" in running.output(), "the sink to end")
+        until(lambda: "sink[1]    ended" in running.output(), "the sink to end", WITHIN_S)
         said = asked(connector, "replay")
         assert said.stdout == "0 given back to their readers\n"
         assert "letter 1: to be replayed at the next start: the input of `middle` has ended" in said.stderr
@@ -158,7 +159,7 @@ def test_a_runner_that_was_killed_leaves_no_socket_that_is_in_the_way(connector:
     assert "2 to be replayed at the next start" in asked(connector, "replay").stdout
     (connector.folder / "mended").touch()
     with connector.start(pipeline) as running:
-        until(lambda: at_rest(connector), "both to be answered", 60)
+        until(lambda: at_rest(connector), "both to be answered", WITHIN_S)
         stopped(running)
     assert not place.exists()
     assert [numbers(connector.folder / "out").count(bad) for bad in BAD] == [1, 1]

@@ -93,7 +93,7 @@ def test_random_kills_blame_no_innocent(connector: Connector, tmp_path: Path, re
     with connector.start(pipeline) as running, random_kills(running, middle["command"], seed) as hit:
         result = running.finish(120)
     result.completed()
-    assert len(hit) > 3, "a test of kills that killed nobody"
+    assert hit, "a test of kills that killed nobody"
     assert [letter["number"] for letter in letters(result)] == [BAD]
     assert numbers(tmp_path / "out") == all_but(BAD)
 

@@ -63,7 +63,7 @@ def test_random_kills_blame_no_innocent(
     with connector.start(pipeline) as running, random_kills(running, middle["command"], seed) as hit:
         result = running.finish(120)
     result.completed()
-    assert len(hit) > 3, "a test of kills that killed nobody"
+    assert hit, "a test of kills that killed nobody"
     assert [letter["number"] for letter in letters(result)] == [BAD]
     assert sorted(numbers(tmp_path / "out")) == all_but(BAD)
 
@@ -171,11 +171,11 @@ def test_where_nothing_succeeds_nacks_set_nothing_aside(connector: Connector, tm
     middle = client("refuses", "", down)
     pipeline = chain(source=source(None, "--rate", 500), middle=middle, sink=sink(tmp_path / "out"))
     with connector.start(pipeline) as running:
-        until(lambda: stored(tmp_path) > 100, "the first messages")
+        until(lambda: stored(tmp_path) > 100, "the first messages", 60)
         down.touch()
         seen = steady(lambda: stored(tmp_path), "nothing to succeed", for_s=3.5)
         down.unlink()
-        until(lambda: stored(tmp_path) > seen + 1000, "what had been given back")
+        until(lambda: stored(tmp_path) > seen + 1000, "what had been given back", 60)
         running.signal(signal.SIGTERM)
         result = running.finish()
     result.expect(143, "stopped")
