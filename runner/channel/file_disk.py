@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -103,7 +102,6 @@ class OutFile:
         return plan.why if isinstance(plan, Refusal) else None
 
     def _go_on(self, kept: Kept | None, now_s: float, ends_with: bytes | None) -> Kept:
-        self.close()
         plan = plan_writing(str(self.path), kept, self._look(kept), now_s)
         if isinstance(plan, Refusal):
             raise file_error(self.path, plan.why, self._channel)
@@ -115,11 +113,19 @@ class OutFile:
         return msgspec.structs.replace(plan.kept, inode=self._inode, checksum=checksum_of(self._tail))
 
     def _look(self, kept: Kept | None) -> Disk:
-        """What is there; the current file is open and locked then, if there is one."""
+        """What is there; the current file is open and locked then, if there is one.
+
+        What is held already stays so: a child that is just being started has a copy of its descriptor for a moment, and
+        with that the lock, so that nobody could take it again.
+        """
         current = full = fresh = None
-        with contextlib.suppress(FileNotFoundError):
-            self._take(open_file(self.path, os.O_RDWR))
+        try:
+            if self._descriptor < 0 or self.path.stat().st_ino != self._inode:
+                self.close()
+                self._take(open_file(self.path, os.O_RDWR))
             current = self._found(self._descriptor, kept)
+        except FileNotFoundError:
+            self.close()
         if kept is not None and kept.next_inode is not None:
             full, fresh = _seen(self._full(kept.generation)), _seen(self._fresh)
         return Disk(current, full, fresh, max(self._numbers(), default=0))

@@ -160,6 +160,27 @@ def test_full_files_count_up_and_old_ones_go(tmp_path: Path) -> None:
     assert OutFile(written.path, "c", sync=False).open(None, 1.0, None).generation == 4
 
 
+def test_an_exchange_beside_a_child_that_is_being_started(tmp_path: Path) -> None:
+    """Between fork and exec it has all descriptors of the runner, and holds their locks."""
+    written = Written(tmp_path)
+    inode = written.path.stat().st_ino
+    open_now = [int(each.name) for each in Path("/proc/self/fd").iterdir()]
+    childs = [os.dup(number) for number in open_now if _inode_of(number) == inode]
+    assert childs
+    written.kept = written.file.exchange(written.file.prepare(written.kept))
+    written.append(b"second\n")
+    assert written.path.read_bytes() == b"second\n"
+    for number in childs:
+        os.close(number)
+
+
+def _inode_of(descriptor: int) -> int | None:
+    try:
+        return os.fstat(descriptor).st_ino
+    except OSError:
+        return None
+
+
 def test_a_number_that_somebody_took_is_left_out(tmp_path: Path) -> None:
     written = Written(tmp_path)
     (tmp_path / "out.000007").write_bytes(b"mine")

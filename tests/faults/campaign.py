@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from runner.codec.base import Batch
+from runner.codec.registry import codec_named
 from runner.store import Inspection, Record, check_store
 from tests.children.messages import unframe
 from tests.e2e.connector import Connector, Result, Running, until
@@ -343,9 +345,6 @@ class Campaign:
 
 def _payloads(record: Record) -> Iterator[bytes]:
     """The messages of a record."""
-    from runner.codec.base import Batch
-    from runner.codec.registry import codec_named
-
     codec = codec_named(record.codec)
     for framed in codec.split(Batch((record.data,), record.count, len(record.data))):
         yield codec.payload(framed)
