@@ -50,11 +50,12 @@ def _watched(command: list[str], scratch: Path, env: dict[str, str], say: Say) -
 def _size(folder: Path) -> int:
     """Bytes in all files below a folder in which another program is at work."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size
-        except OSError:
-            continue  # gone again
+    for place, _, names in os.walk(folder):  # which goes on where a folder has gone meanwhile
+        for name in names:
+            try:
+                total += Path(place, name).lstat().st_size
+            except OSError:
+                continue  # gone again
     return total
 
 

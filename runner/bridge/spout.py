@@ -42,6 +42,7 @@ class Spout(ABC):
         self._flowing = False
         self._awaiting_room = False
         self._refused = False
+        self._ending = False
         self._left_bytes = 0
 
     def begin(self) -> None:
@@ -105,7 +106,7 @@ class Spout(ABC):
 
     def _pump(self) -> None:
         descriptor = self._descriptor
-        while self._rest or self._refill():
+        while self._rest or (not self._ending and self._refill()):
             try:
                 count = os.writev(
                     descriptor, self._rest if len(self._rest) <= _MOST_PARTS else self._rest[:_MOST_PARTS]
@@ -119,6 +120,8 @@ class Spout(ABC):
                 return
             self.written_bytes += count
             self._advance(count)
+        if self._ending and not self.input_closed:
+            self._close_input()
 
     def _closed_by_program(self) -> None:
         self._refused = True
@@ -144,6 +147,11 @@ class Spout(ABC):
         tail = os.open(f"/proc/self/fd/{self._descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         os.close(self._descriptor)
         self._descriptor = tail
+
+    def end_soon(self) -> None:
+        """No message more is begun: the end of input comes when those under way are written."""
+        self._ending = True
+        self.wake()
 
     def end_now(self) -> None:
         """Nothing more is written, whatever there is: the end of input comes at once."""

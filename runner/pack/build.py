@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import queue
 import re
 import threading
@@ -31,6 +32,8 @@ CONTENT_LABEL = "connector.content"
 BASES_LABEL = "connector.bases"
 _TOLD_EVERY_S = 0.5
 _LONGEST_LINE = 500
+_TRIES = 3
+_LAYER_GONE = "unknown parent image"
 _LONG_STEPS = ("FROM", "RUN", "COPY", "ADD")
 
 Notify = Callable[[Event], None]
@@ -38,6 +41,10 @@ Notify = Callable[[Event], None]
 
 class BuildError(LaunchError):
     """An image that could not be made."""
+
+
+class LayerGoneError(BuildError):
+    """A layer of an earlier build, which this one stood upon, was removed meanwhile: the next try makes it again."""
 
 
 class Wanted(Struct, frozen=True):
@@ -195,27 +202,36 @@ class _Build:
             labels = {CONTENT_LABEL: self._recipe.digest, BASES_LABEL: " ".join(bases)}
             if self._wanted.processors:
                 labels["org.opencontainers.image.title"] = self._recipe.title
-            self._progress("sending its files", 0.0)
-            self._follow(
-                self._client.build(
-                    fileobj=cast("IO[bytes]", tar_of(self._recipe, self._count)),  # requests takes an iterator too
-                    custom_context=True,
-                    dockerfile=dockerfile_name(self._recipe),
-                    tag=self._recipe.name,
-                    labels=labels,
-                    buildargs=self._recipe.args,
-                    target=self._recipe.target,
-                    nocache=not self._cache,
-                    rm=True,
-                    forcerm=True,
-                    decode=True,
-                    use_config_proxy=True,
-                )
-            )
+            for _ in range(_TRIES - 1):
+                with contextlib.suppress(LayerGoneError):
+                    self._build(labels)
+                    return
+            self._build(labels)
         except docker.errors.APIError as error:
             raise self._failed(f"the engine says: {error.explanation or error}") from None
         except (requests.RequestException, docker.errors.DockerException) as error:
             raise self._failed(f"the engine is gone: {error}") from None
+
+    def _build(self, labels: dict[str, str]) -> None:
+        """One try. Raises BuildError."""
+        self._sent_bytes = 0
+        self._progress("sending its files", 0.0)
+        self._follow(
+            self._client.build(
+                fileobj=cast("IO[bytes]", tar_of(self._recipe, self._count)),  # requests takes an iterator too
+                custom_context=True,
+                dockerfile=dockerfile_name(self._recipe),
+                tag=self._recipe.name,
+                labels=labels,
+                buildargs=self._recipe.args,
+                target=self._recipe.target,
+                nocache=not self._cache,
+                rm=True,
+                forcerm=True,
+                decode=True,
+                use_config_proxy=True,
+            )
+        )
 
     def _base(self, name: str) -> str:
         """The id of an image that this one starts from; fetched where it is missing."""
@@ -254,7 +270,8 @@ class _Build:
         for said in answers:
             text = str(said.get("stream", ""))
             if "error" in said:
-                raise self._failed(*_why(said, step, printed.lines()))
+                failed = self._failed(*_why(said, step, printed.lines()))
+                raise LayerGoneError(failed.what, where=failed.where) if _LAYER_GONE in str(said["error"]) else failed
             if text.startswith("Step ") and " : " in text:
                 number, _, step = _harmless(text.strip()).partition(" : ")
                 printed = LastLines(LAST_LINES)

@@ -162,9 +162,14 @@ class Attempt:
         for collector in self.ports.collectors:
             if self.ports.exchange is not None or collector.port in {port.name for port in self._spec.writes}:
                 collector.close()
-        if self.ports.exchange is not None:  # nothing can be acknowledged, and it may wait for that rather than write
+        # Nothing can be answered any more, and it may be waiting for input rather than write.
+        if self.ports.exchange is not None:
             self.ports.exchange.end_now()
-            self.ask_after_grace()
+        elif self.ports.answers is not None:
+            self.ports.answers.end_soon()
+        else:
+            return
+        self.ask_after_grace()
 
     @property
     def input_ended(self) -> bool:

@@ -373,20 +373,9 @@ def test_check_is_silent_about_a_good_file_and_names_a_warning(connector: Connec
     assert "network: a bare process is not held to it" in result.output
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("contract", "batch"),
-        ("poison", {"after": 3}),
-        ("runner", "edge"),
-    ],
-)
-def test_what_is_not_there_yet_is_refused_by_name(
-    connector: Connector, tmp_path: Path, key: str, value: object
-) -> None:
-    pipeline = chain(source=source(1), middle={"command": ["cat"]}, sink=sink(tmp_path / "out"))
-    pipeline["processors"]["middle"][key] = value
+def test_what_is_not_there_yet_is_refused_by_name(connector: Connector, tmp_path: Path) -> None:
+    pipeline = chain(source=source(1), middle={"command": ["cat"], "runner": "edge"}, sink=sink(tmp_path / "out"))
     result = connector.run(pipeline)
     assert result.code == 2, str(result)
-    assert key in result.stderr
+    assert "runner" in result.stderr
     result.expect_no_traceback()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from docker import APIClient
 
 from runner.events import Event, Progress
 from runner.pack.build import AT_ONCE, BuildError, Plan, build, plan_of
@@ -51,6 +53,25 @@ def test_two_at_once_in_the_order_of_the_file(shop: Workshop) -> None:
     assert {each.state for each in built} == {"built"}
     assert not under_way
     assert most == AT_ONCE == 2
+
+
+def test_a_layer_that_was_removed_meanwhile_is_made_again(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an engine says when somebody removes an image upon whose layers it builds."""
+    real, gone = (
+        APIClient.build,
+        "failed to export image: failed to set parent sha256:3f: unknown parent image ID sha256:3f",
+    )
+    tries: list[int] = []
+
+    def once_gone(client: APIClient, **options: Any) -> Any:
+        tries.append(sum(map(len, options["fileobj"])) if not tries else 0)
+        return iter([{"error": gone}]) if len(tries) == 1 else real(client, **options)
+
+    monkeypatch.setattr(APIClient, "build", once_gone)
+    (built,) = build(plan(shop, a="true"), lambda _: None)
+    assert built.state == "built"
+    assert len(tries) == 2
+    assert tries[0] > 0
 
 
 def test_all_that_fail_are_told_and_the_rest_is_made(shop: Workshop) -> None:
