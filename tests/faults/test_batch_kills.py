@@ -70,8 +70,8 @@ def pipeline(folder: Path, count: int, replicas: int, bad: int, messages: int = 
         f" [ $((($${{CONNECTOR_BATCH%-*}} / {BATCH} + CONNECTOR_ATTEMPT) % 5)) = 0 ] && head -c 777 && kill -9 $$;"
         f" awk '$1 == {bad} {{ exit 3 }} {{ print }}'"
     )
-    keep = (
-        f"cat > {folder}/part$CONNECTOR_INSTANCE && mv {folder}/part$CONNECTOR_INSTANCE {folder}/kept/$CONNECTOR_BATCH"
+    keep = (  # it takes its time, so that messages are left for every kill
+        f"cat > {folder}/part$CONNECTOR_INSTANCE && sleep 0.05 && mv {folder}/part$CONNECTOR_INSTANCE {folder}/kept/$CONNECTOR_BATCH"
     )
     durable = {"kind": "durable", "durability": "process", "capacity": "64KiB"}
     return chain(
@@ -150,11 +150,11 @@ def _gone(running: Running) -> bool:
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_runner(connector: Connector, replicas: int) -> None:
-    kill_runners(connector, RUNNER_KILLS, 1000, replicas)
+    kill_runners(connector, RUNNER_KILLS, 1500, replicas)
 
 
 def test_runner_in_a_search_for_a_bad_message(connector: Connector) -> None:
-    kill_runners(connector, RUNNER_KILLS, 500, 1, bad=30)
+    kill_runners(connector, RUNNER_KILLS, 1000, 1, bad=30)
 
 
 @pytest.mark.soak
@@ -162,4 +162,4 @@ def test_runner_in_a_search_for_a_bad_message(connector: Connector) -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("bad", [0, 15_000])
 def test_soak_runner(connector: Connector, replicas: int, bad: int) -> None:
-    kill_runners(connector, SOAK_RUNNER_KILLS, 30_000, replicas, bad)
+    kill_runners(connector, SOAK_RUNNER_KILLS, 60_000, replicas, bad)
