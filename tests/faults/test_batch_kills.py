@@ -71,7 +71,8 @@ def pipeline(folder: Path, count: int, replicas: int, bad: int, messages: int = 
         f" awk '$1 == {bad} {{ exit 3 }} {{ print }}'"
     )
     keep = (  # it takes its time, so that messages are left for every kill
-        f"cat > {folder}/part$CONNECTOR_INSTANCE && sleep 0.05 && mv {folder}/part$CONNECTOR_INSTANCE {folder}/kept/$CONNECTOR_BATCH"
+        f"cat > {folder}/part$CONNECTOR_INSTANCE && sleep 0.05"
+        f" && mv {folder}/part$CONNECTOR_INSTANCE {folder}/kept/$CONNECTOR_BATCH"
     )
     durable = {"kind": "durable", "durability": "process", "capacity": "64KiB"}
     return chain(
