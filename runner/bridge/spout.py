@@ -42,7 +42,7 @@ class Spout(ABC):
         self._flowing = False
         self._awaiting_room = False
         self._refused = False
-        self._ending = False
+        self._ends_soon = False
         self._left_bytes = 0
 
     def begin(self) -> None:
@@ -106,7 +106,7 @@ class Spout(ABC):
 
     def _pump(self) -> None:
         descriptor = self._descriptor
-        while self._rest or (not self._ending and self._refill()):
+        while self._rest or (not self._ends_soon and self._refill()):
             try:
                 count = os.writev(
                     descriptor, self._rest if len(self._rest) <= _MOST_PARTS else self._rest[:_MOST_PARTS]
@@ -120,7 +120,7 @@ class Spout(ABC):
                 return
             self.written_bytes += count
             self._advance(count)
-        if self._ending and not self.input_closed:
+        if self._ends_soon and not self.input_closed:
             self._close_input()
 
     def _closed_by_program(self) -> None:
@@ -150,7 +150,7 @@ class Spout(ABC):
 
     def end_soon(self) -> None:
         """No message more is begun: the end of input comes when those under way are written."""
-        self._ending = True
+        self._ends_soon = True
         self.wake()
 
     def end_now(self) -> None:
