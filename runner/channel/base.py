@@ -237,6 +237,15 @@ class Channel(ABC):
     def on_readers_left(self, callback: Callable[[], None]) -> None:
         """Call `callback` when the last reader has left."""
 
+    def on_ended(self, callback: Callable[[], None]) -> None:  # noqa: B027 - most have no writer but processors
+        """Call `callback` when a writer that is outside of the pipeline has ended."""
+
+    def room(self) -> None:  # noqa: B027 - most see for themselves
+        """What it stores may have room again."""
+
+    def hold_up_nobody(self) -> None:  # noqa: B027 - most hold up nobody whose readers have left
+        """The run is ended at once: nobody waits for room any more."""
+
     async def live(self, outside: Outside) -> None:
         """Move messages between it and what is outside of the pipeline, until nothing more comes; most have nothing.
 

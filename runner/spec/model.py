@@ -208,6 +208,7 @@ class Processor(msgspec.Struct, frozen=True):
     `batch` and `max_outputs_bytes` (how much the run of a batch may write) are for contract `batch`.
     `bridge` "zeromq": its ports are sockets, not descriptors, and `end` says what means the end of its input: an empty
     message, or the stop signal (contract `stream` only).
+    `runner` None: the only one.
     `order` is "keep" or "any". `log_stdout`: stdout is no port and no acknowledgement, so it is the log.
     """
 
@@ -223,6 +224,7 @@ class Processor(msgspec.Struct, frozen=True):
     trust: Trust = Trust.TRUSTED
     network: str = "host"
     mounts: tuple[Mount, ...] = ()
+    runner: str | None = None
     reads: tuple[Port, ...] = ()
     writes: tuple[Port, ...] = ()
     stdout_codec: str = "lines"
@@ -311,11 +313,60 @@ class FileEnd(msgspec.Struct, frozen=True):
     max_message_bytes: int = 16 * MIB
 
 
+class Tls(msgspec.Struct, frozen=True):
+    """The certificates of a channel, as PEM files.
+
+    `ca` None: those that this machine trusts. `cert` and `key` None: none is shown to the other side, which only who
+    connects may do. A listener with a `ca` asks for a certificate of it. `name` is what the listener's certificate must
+    be for (None: the host that is connected to).
+    """
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    name: str | None = None
+
+
+class Network(msgspec.Struct, frozen=True):
+    """How the messages of a channel get to another runner, or (`plain`) to any other program.
+
+    `host` None: that of the runner that listens; `port` 0 where there are `servers` instead. `path` is that of a URL,
+    from its slash on. `binds` says at which end the address is listened at. Messages are framed by `codec` (its name)
+    on the way, and at most `max_message_bytes` long. `keys` is the folder of CURVE keys. `token` is never shown.
+    `insecure`: an address that others reach may be listened at without protection. `end` "close": a plain peer that
+    ends its connection in order has ended the channel. `servers`, `subject`, `stream` and `group` are a broker's; None:
+    made of the names of pipeline and channel.
+    """
+
+    codec: str = "lines"
+    host: str | None = None
+    port: int = 0
+    path: str = "/"
+    binds: Literal["reader", "writer"] = "reader"
+    plain: bool = False
+    max_message_bytes: int = 16 * MIB
+    tls: Tls | None = None
+    keys: Path | None = None
+    token: str | None = None
+    insecure: bool = False
+    end: Literal["never", "close"] = "never"
+    servers: tuple[str, ...] = ()
+    subject: str | None = None
+    stream: str | None = None
+    group: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Network({self.host!r}, {self.port})"  # its token must not come out in somebody's traceback
+
+
 class Channel(msgspec.Struct, frozen=True):
     """One channel's spec; `writers` and `readers` are names of processors, in file order, each once.
 
     `schema` is a JSON Schema, as JSON, that messages must fit (None: they need not).
     `file` is set where one of its ends is a file; then it has no writers, or no readers.
+    `network` is set where it leaves its runner. In the part of a pipeline that one runner has, `writers` and `readers`
+    are that runner's own, and `far_writers` and `far_readers` are the runners at the other end: an empty name is a
+    runner that the file does not know.
     """
 
     name: str
@@ -327,6 +378,9 @@ class Channel(msgspec.Struct, frozen=True):
     durability: Durability = Durability.MEMORY
     schema: str | None = None
     file: FileEnd | None = None
+    network: Network | None = None
+    far_writers: tuple[str, ...] = ()
+    far_readers: tuple[str, ...] = ()
 
     @property
     def durable(self) -> bool:
@@ -334,8 +388,19 @@ class Channel(msgspec.Struct, frozen=True):
         return self.durability is not Durability.MEMORY
 
 
+class Runner(msgspec.Struct, frozen=True):
+    """A runner of a pipeline that is split over several; `host` (None: this machine) is where others reach it."""
+
+    name: str
+    host: str | None = None
+
+
 class Pipeline(msgspec.Struct, frozen=True):
-    """A whole valid pipeline. `folder` is what relative paths were resolved against; `file` None: built in Python."""
+    """A whole valid pipeline, or the part of it that one runner has.
+
+    `folder` is what relative paths were resolved against; `file` None: built in Python. `runners` is empty where one
+    runner has all of it; `runner` is set in a part: the runner whose part it is.
+    """
 
     name: str
     processors: dict[str, Processor]
@@ -343,3 +408,5 @@ class Pipeline(msgspec.Struct, frozen=True):
     folder: Path
     file: Path | None = None
     drain_s: float = 30.0
+    runners: dict[str, Runner] = msgspec.field(default_factory=dict)
+    runner: str | None = None

@@ -156,9 +156,8 @@ def tell_each_other(
                 reader.pipe_writers += writers
             for writer in writers:
                 writer.pipe_readers += readers
-        if isinstance(channel, FileSource):
-            for reader in readers:
-                channel.on_ended(reader.inputs_moved)
+        for reader in readers:
+            channel.on_ended(reader.inputs_moved)
         for writer in writers:
             channel.on_readers_left(writer.check_wanted)
             writer.on_done += [reader.inputs_moved for reader in readers]

@@ -16,7 +16,6 @@ from traceback import walk_tb
 from typing import Any
 
 from runner.channel.base import Channel, Outside, Reader
-from runner.channel.durable import DurableChannel
 from runner.clock import Clock, monotonic
 from runner.errors import BugError, MachineError
 from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping, Warned
@@ -110,8 +109,7 @@ class Run:
         if self._state is not None:
             self._state.give_up()
         for channel in self.channels.values():
-            if isinstance(channel, DurableChannel):
-                channel.hold_up_nobody()
+            channel.hold_up_nobody()
             channel.abandon()
         for processor in list(self.processors.values()):
             processor.kill()
@@ -201,7 +199,7 @@ class Run:
     def _room(self, name: str | None) -> None:
         """A channel (None: every durable one) may have room again."""
         for channel in self.channels.values():
-            if isinstance(channel, DurableChannel) and name in {None, channel.name}:
+            if name in {None, channel.name}:
                 channel.room()
 
     # -- its life
