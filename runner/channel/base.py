@@ -48,6 +48,8 @@ class Reader(ABC):
     """Whether what is taken is to be on record as handed out before anybody gets it; set by who reads, once."""
     outside: bool = False
     """Whether no processor reads it, but something outside of the pipeline, which has no instances and no inlet."""
+    before: int = 0
+    """All up to this number had an outcome when it was opened."""
     held: int = 0
     """Messages that were taken and have no outcome yet; counted by readers that are `outside`."""
     left_before: bool = False

@@ -48,6 +48,7 @@ class DurableReader(Reader):
         self._left = False
         self.left_before = left_before
         self._forgotten = left_before
+        self.before = self._cursor.base
         self._position = self._cursor.base + 1
         """The number of the next message that nobody was given."""
         self._done: Ranges = self._cursor.done
@@ -386,7 +387,7 @@ class DurableWriter(Writer):
         self._ended = True
         if for_good:
             self._channel.store.transaction.put(ENDS, self._end_key, b"%d" % self._written)
-        self._channel.writer_ended()
+        self._channel.writer_ended(for_good=for_good)
 
 
 class DurableChannel(Channel):
@@ -404,6 +405,8 @@ class DurableChannel(Channel):
         self.made = store.state(spec.name).last
         """The number of the last message that was published."""
         self.durable_readers: list[DurableReader] = []
+        self.broken_off = False
+        """Whether a writer has ended that was not at its end."""
         self._open_writers = 0
         self._holds_up = True
         self._told: Transaction | None = None
@@ -484,6 +487,14 @@ class DurableChannel(Channel):
         self._open_writers += 1
         return DurableWriter(self, processor, codec)
 
+    def expect_writer(self) -> None:
+        """There will be a writer that is opened later than the processors' own, by `expected_writer`."""
+        self._open_writers += 1
+
+    def expected_writer(self, name: str, codec: Codec) -> DurableWriter:
+        """The writer that was expected; what is kept of it is under `name`."""
+        return DurableWriter(self, name, codec)
+
     def published(self, messages: int) -> None:
         """So many messages more are in the transaction in the making."""
         self.written += messages
@@ -532,9 +543,10 @@ class DurableChannel(Channel):
         for callback in self._when_left:
             callback()
 
-    def writer_ended(self) -> None:
+    def writer_ended(self, *, for_good: bool) -> None:
         """One of the writers has ended."""
         self._open_writers -= 1
+        self.broken_off = self.broken_off or not for_good
         if not self._open_writers:
             for reader in self.durable_readers:
                 reader.on_data()

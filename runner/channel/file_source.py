@@ -39,7 +39,7 @@ class FileSource(DurableChannel):
         self._spec = spec.file
         self._codec = codec_named(spec.file.codec)
         self._look_every_s = look_every_s
-        self._open_writers = 1
+        self.expect_writer()
         self._stopped = False
         self._wake = asyncio.Event()
         self._threads = ThreadPoolExecutor(1, f"file-{spec.name}")
@@ -64,7 +64,7 @@ class FileSource(DurableChannel):
 
     async def live(self, outside: Outside) -> None:
         """See `Channel`: put the file's messages into the store, to its end or until the run is stopped."""
-        writer = DurableWriter(self, FILE, self._codec)
+        writer = self.expected_writer(FILE, self._codec)
         whole = self._ended_before
         try:
             if not whole:

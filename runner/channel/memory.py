@@ -227,7 +227,14 @@ class MemoryWriter(Writer):
     @property
     def blocked_by(self) -> tuple[Reader, ...]:
         """See `Writer`."""
+        if self.trouble is not None:
+            return ()
         return tuple(reader for reader in self._channel.memory_readers if reader.full)
+
+    @property
+    def trouble(self) -> str | None:
+        """See `Writer`."""
+        return self._channel.trouble if self._channel.full else None
 
     def when_room(self, callback: Callable[[], None]) -> None:
         """See `Writer`."""
@@ -240,10 +247,9 @@ class MemoryWriter(Writer):
 
     def end(self, *, for_good: bool = False) -> None:
         """See `Writer`."""
-        del for_good
         if not self._ended:
             self._ended = True
-            self._channel.writer_ended()
+            self._channel.writer_ended(for_good=for_good)
 
 
 class MemoryChannel(Channel):
@@ -259,9 +265,16 @@ class MemoryChannel(Channel):
         self.written = 0
         self.refused = 0
         self.memory_readers: list[MemoryReader] = []
+        self.broken_off = False
+        """Whether a writer has ended that was not at its end."""
         self._open_writers = 0
         self._waiting: list[Callable[[], None]] = []
         self._when_left: list[Callable[[], None]] = []
+
+    @property
+    def trouble(self) -> str | None:
+        """Why writers wait where no reader here makes them; None: nothing but readers does."""
+        return None
 
     @property
     def readers(self) -> tuple[Reader, ...]:
@@ -293,6 +306,15 @@ class MemoryChannel(Channel):
         self._open_writers += 1
         return MemoryWriter(self, codec)
 
+    def expect_writer(self) -> None:
+        """There will be a writer that is opened later than the processors' own, by `expected_writer`."""
+        self._open_writers += 1
+
+    def expected_writer(self, name: str, codec: Codec) -> MemoryWriter:
+        """The writer that was expected."""
+        del name
+        return MemoryWriter(self, codec)
+
     def when_room(self, callback: Callable[[], None]) -> None:
         """Call `callback` once when the channel is not full; at once when it is not."""
         if self.full:
@@ -318,9 +340,10 @@ class MemoryChannel(Channel):
             for callback in self._when_left:
                 callback()
 
-    def writer_ended(self) -> None:
+    def writer_ended(self, *, for_good: bool) -> None:
         """One of the writers has ended."""
         self._open_writers -= 1
+        self.broken_off = self.broken_off or not for_good
         if not self._open_writers:
             for reader in self.memory_readers:
                 reader.on_data()

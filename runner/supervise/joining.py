@@ -17,6 +17,7 @@ from runner.channel.base import Channel
 from runner.channel.durable import DurableChannel
 from runner.channel.file_sink import FileSink
 from runner.channel.file_source import FileSource
+from runner.channel.network import Here, network_channel
 from runner.channel.pipe import PIPE_BYTES, PipeChannel
 from runner.channel.registry import channel_kind
 from runner.clock import Clock
@@ -70,6 +71,10 @@ class Joiner:
         return shared
 
     def _channel(self, spec: ChannelSpec) -> Channel:
+        if spec.network is not None:
+            return network_channel(
+                spec, self._store, Here(self._pipeline.name, self._pipeline.runner or "", self._run_id)
+            )
         if not spec.durable:
             return channel_kind(spec.kind)(spec)
         assert self._store is not None

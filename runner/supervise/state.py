@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from runner.channel.file_kept import FILE, let_go_of_all
+from runner.channel.network import far_name
 from runner.errors import RunnerError
 from runner.events import Bus, Warned
 from runner.spec.model import Channel, Durability, Pipeline
@@ -24,7 +25,8 @@ def state_folder(pipeline: Pipeline) -> Path:
 
 def _readers(spec: Channel) -> tuple[str, ...]:
     """Who reads what the channel stores."""
-    return (FILE,) if spec.file is not None and spec.writers else spec.readers
+    far = tuple(far_name(runner) for runner in spec.far_readers)
+    return (FILE,) if spec.file is not None and spec.writers else (*spec.readers, *far)
 
 
 class State:
