@@ -66,6 +66,10 @@ class Queue:
         """The end for somebody far away who writes; once for each that was expected, when `live` is called."""
         return self._channel.expected_writer(name, self.codec)
 
+    def on_readers_left(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when the last of those who read has left; what is published then is for nobody."""
+        self._channel.on_readers_left(callback)
+
     def ended(self) -> None:
         """A writer far away has ended, after its own writer has."""
         self._channel.tell_ended()
@@ -92,11 +96,16 @@ class Queue:
 class FarEnd(ABC):
     """Somebody far away, or all who are behind one address. Made before the processors' own ends are opened.
 
-    A far end that writes (`writes`) has one writer open from the beginning, and opens it by `Queue.open_writer` when it
-    lives; it ends it, and then calls `Queue.ended`.
+    A far end that writes (`writes`) has as many writers open from the beginning as `writers` says, and opens them by
+    `Queue.open_writer` when it lives; it ends each, and then calls `Queue.ended`.
     """
 
     writes: bool
+
+    @property
+    def writers(self) -> int:
+        """How many write here."""
+        return int(self.writes)
 
     @abstractmethod
     async def live(self, outside: Outside) -> None:
@@ -197,7 +206,7 @@ def network_channel(spec: ChannelSpec, store: Store | None, here: Here) -> Netwo
     queue = Queue(channel, codec_named(spec.network.codec))
     channel.far_ends = _kind(spec.kind, plain=spec.network.plain)(spec, spec.network, queue, here)
     for each in channel.far_ends:
-        if each.writes:
+        for _ in range(each.writers):
             channel.expect_writer()
     return channel
 

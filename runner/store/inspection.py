@@ -16,7 +16,7 @@ from runner.store.record import KEY, Record, opened
 from runner.store.sealed import SealError, unseal
 from runner.store.walk import MESSAGES, TABLE, Found, Walk, newest
 
-TABLES = ("runs", "ends", "states", "files", "dead-letters", "notes")
+TABLES = ("runs", "ends", "states", "files", "links", "dead-letters", "notes")
 """The small tables that every store has."""
 
 EachRecord = Callable[[str, Record], None]

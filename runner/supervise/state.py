@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from runner.channel import positions
 from runner.channel.file_kept import FILE, let_go_of_all
 from runner.channel.network import far_name
 from runner.errors import RunnerError
@@ -101,7 +102,7 @@ class State:
             )
         await self.store.flush()
         if completed:
-            self.store.reset(None, keep=(letters.TABLE,))
+            self.store.reset(None, keep=(letters.TABLE, positions.TABLE))
 
     def give_up(self) -> None:
         """The run is ended at once: wait no longer for a store that cannot write."""

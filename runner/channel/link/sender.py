@@ -1,0 +1,226 @@
+"""The writing side of a link: what a far runner has not acknowledged is kept, and sent again on the next connection."""
+
+from __future__ import annotations
+
+import secrets
+from collections import deque
+from typing import Literal
+
+from runner.channel.base import Reader
+from runner.channel.link.frames import Ack, Bye, End, Frame, Hello, encode, encode_data
+from runner.channel.link.peer import FRAME_BYTES, TIMING, Peer, Timing
+from runner.channel.link.transport import Connection, DownError, RefusedError
+from runner.channel.network import Here, Queue
+from runner.codec.base import Batch, Buffer
+from runner.errors import RunnerError
+from runner.units import format_count
+
+
+class Sender(Peer):
+    """Sends what its `Reader` has to one far runner.
+
+    Numbers are those of the reader: gapless within its epoch, which a durable channel has on record and a channel in
+    memory makes anew.
+    """
+
+    role: Literal["writer", "reader"] = "writer"
+
+    def __init__(
+        self, runner: str, queue: Queue, here: Here, *, most_message_bytes: int, timing: Timing = TIMING
+    ) -> None:
+        super().__init__(runner, queue, here, timing)
+        self.reader: Reader = queue.open_reader(self.name)
+        self.reader.on_data = self.moved
+        self.epoch = self.reader.epoch or secrets.token_hex(8)
+        self._most_message_bytes = most_message_bytes
+        self._taken = self.acknowledged = self.reader.before
+        self._unacknowledged: deque[tuple[int, Batch]] = deque()
+        self._to_send: deque[tuple[int, Batch]] = deque()
+        self._credit = self._sent_bytes = 0
+        self._end_sent = False
+        self._stopping = False
+
+    # -- the beginning of a connection
+
+    def hello(self) -> Hello:
+        """See `Peer`."""
+        return Hello(
+            self.here.pipeline,
+            self.queue.name,
+            self.role,
+            self.here.runner,
+            self.queue.codec.name,
+            epoch=self.epoch,
+            acknowledged=self.acknowledged,
+            last=self._last,
+        )
+
+    @property
+    def _last(self) -> int:
+        return self._taken + self.reader.queued_messages
+
+    def judge(self, theirs: Hello) -> None:
+        """See `Peer`."""
+        has = self.acknowledged
+        if theirs.epoch == self.epoch:
+            if theirs.received > self._last + theirs.ended:
+                raise RefusedError(behind(self.queue.name, theirs.received, self._last))
+            has = max(has, theirs.received)
+        self._credit, self._sent_bytes, self._end_sent = theirs.credit, 0, False
+        self._take_up_to(has)
+        self._acknowledged_up_to(has)
+        self._to_send = deque(self._unacknowledged)
+        self.moved()
+
+    def _take_up_to(self, number: int) -> None:
+        """What the other side has, and a runner that was killed had not heard of, is not sent again."""
+        while self._taken < number:
+            batch = self.reader.take(most_messages=number - self._taken)
+            if batch is None:
+                return  # the rest is the end, which has a number as well
+            self._keep(batch)
+
+    def _keep(self, batch: Batch) -> tuple[int, Batch]:
+        entry = (self.reader.number, batch)
+        self.reader.held += batch.count
+        self._taken += batch.count
+        self._unacknowledged.append(entry)
+        return entry
+
+    # -- what is sent
+
+    async def act(self, connection: Connection) -> None:
+        """See `Peer`."""
+        while not self.finished.is_set():
+            self._wake.clear()
+            parts = self._next_frame()
+            if parts is None and self._at_end and not self._end_sent:
+                await self.queue.committed()  # that all have ended is on record before anybody else knows
+                self._end_sent = True
+                parts = (encode(End(self._taken + 1)),)
+            if parts is not None:
+                await connection.send(*parts)
+                continue
+            self._look_whether_finished()
+            if not self.finished.is_set():
+                await self._wake.wait()
+        await connection.send(encode(Bye(self._goodbye, final=self._acknowledged_all)))
+        await connection.finish()
+
+    @property
+    def _goodbye(self) -> str:
+        return "all is acknowledged" if self._acknowledged_all else "it was stopped"
+
+    @property
+    def _acknowledged_all(self) -> bool:
+        return self._end_sent and self.acknowledged > self._taken
+
+    @property
+    def _at_end(self) -> bool:
+        """Whether all that write have ended for good, and everything was sent."""
+        reader = self.reader
+        return reader.ended and not reader.queued_messages and not self._to_send and self.queue.finished
+
+    def _next_frame(self) -> tuple[Buffer, ...] | None:
+        """The next messages, as far as there is credit; the last frame may go beyond it."""
+        if self._sent_bytes >= self._credit:
+            return None
+        entry = self._to_send.popleft() if self._to_send else self._next()
+        if entry is None:
+            return None
+        number, batch = entry
+        self._sent_bytes += batch.size_bytes
+        if batch.count == 1 and batch.size_bytes > self._most_message_bytes + FRAME_BYTES:
+            raise RunnerError(
+                f"message {number:,} has {batch.size_bytes:,} bytes, and the channel carries {self._most_message_bytes:,}",
+                remedy="give the channel a larger max_message",
+            )
+        return encode_data(number, batch)
+
+    def _next(self) -> tuple[int, Batch] | None:
+        """What comes next, put together until it is worth a frame."""
+        codec, reader = self.queue.codec, self.reader
+        batch = reader.take(most_bytes=FRAME_BYTES, most_messages=None if codec.framed else 1)
+        if batch is None:
+            return None
+        number, parts, count, size_bytes = reader.number, batch.parts, batch.count, batch.size_bytes
+        while codec.framed and size_bytes < FRAME_BYTES // 2:
+            more = reader.take(most_bytes=FRAME_BYTES - size_bytes, never_over=FRAME_BYTES - size_bytes)
+            if more is None:
+                break
+            parts, count, size_bytes = (*parts, *more.parts), count + more.count, size_bytes + more.size_bytes
+        reader.number = number
+        return self._keep(Batch(parts, count, size_bytes))
+
+    # -- what comes
+
+    def take(self, frame: Frame) -> None:
+        """See `Peer`."""
+        if isinstance(frame, Ack):
+            if frame.number > self._taken + self._end_sent:
+                raise DownError(f"it acknowledges message {frame.number:,}, which was not sent")
+            self._credit = max(self._credit, frame.credit)
+            self._acknowledged_up_to(frame.number)
+            self.moved()
+        elif isinstance(frame, Bye):
+            self.reader.leave(for_good=True)  # nobody there wants any more
+            self.finish()
+        else:
+            raise DownError("it sends what only the writer of a channel may send")
+
+    def _acknowledged_up_to(self, number: int) -> None:
+        if number <= self.acknowledged:
+            return
+        self.acknowledged = number
+        while self._unacknowledged and self._unacknowledged[0][0] <= number:
+            first, batch = self._unacknowledged.popleft()
+            done = min(batch.count, number - first + 1)
+            if done < batch.count:
+                _, rest = self.queue.codec.skip(batch, done)
+                self._unacknowledged.appendleft((first + done, rest))
+            self.reader.acknowledge(first, done)
+            self.reader.held -= done
+
+    # -- its end
+
+    def _look_whether_finished(self) -> None:
+        ended = self.reader.ended and not self.reader.queued_messages and not self._unacknowledged
+        if self._acknowledged_all or (self._stopping and ended and not self.queue.finished):
+            self.finish()
+
+    def connection_lost(self) -> None:
+        """See `Peer`: in a stop nobody waits for who is not there."""
+        if self._stopping:
+            self._stop_without_connection()
+
+    def stop(self) -> None:
+        """See `Peer`."""
+        self._stopping = True
+        self.moved()
+        if self.connection is None:
+            self._stop_without_connection()
+
+    def _stop_without_connection(self) -> None:
+        if self.reader.ended:
+            self.finish()
+        else:
+            self.reader.on_data = self._when_ended
+
+    def _when_ended(self) -> None:
+        self.moved()
+        if self.connection is None and self.reader.ended:
+            self.finish()
+
+    def settle(self) -> None:
+        """Nothing more is sent: what was not acknowledged counts as unread."""
+        self.reader.account.unread += self.reader.held
+        self.reader.held = 0
+        self.reader.leave()
+
+
+def behind(channel: str, received: int, last: int) -> str:
+    """The sentence for a writer that has lost what it had sent."""
+    return (
+        f"the reader of channel `{channel}` has {format_count(received, 'message')} and its writer knows of {last:,}:"
+        " the writer's state is older than what it has sent; start both over with --fresh"
+    )
