@@ -1,4 +1,4 @@
-"""The far end of a link: whoever is behind the channel's one address, connected to or listened for until all is done."""
+"""The far end of a link: whoever is behind the channel's one address, until all is done with them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from runner.channel.base import Outside
 from runner.channel.link.frames import CorruptError, Hello, Refused, encode
-from runner.channel.link.peer import TIMING, Peer, Timing, exchange, first_of, frame_bound, unfit
+from runner.channel.link.peer import TIMING, Peer, Timing, check_fit, exchange, first_of, frame_bound
 from runner.channel.link.receiver import Receiver
 from runner.channel.link.sender import Sender
 from runner.channel.link.transport import Connection, DownError, Listener, RefusedError, Transport
@@ -25,7 +25,9 @@ _GOODBYE_S = 1.0
 class LinkEnd(FarEnd):
     """See the module. `listens`: this end binds the address; else it has one peer, and connects to it."""
 
-    def __init__(self, peers: Sequence[Sender | Receiver], transport: Transport, timing: Timing, *, listens: bool) -> None:
+    def __init__(
+        self, peers: Sequence[Sender | Receiver], transport: Transport, timing: Timing, *, listens: bool
+    ) -> None:
         self.peers = peers
         self.writes = isinstance(peers[0], Receiver)
         self._transport = transport
@@ -123,8 +125,7 @@ class LinkEnd(FarEnd):
         began = False
         try:
             theirs = await exchange(connection, peer.hello(), self._timing.hello_s)
-            if (why := unfit(peer.hello(), theirs)) is not None:
-                raise RefusedError(why)
+            check_fit(peer.hello(), theirs)
             began = True
             await peer.talk(connection, theirs)
         except RefusedError as error:
@@ -185,8 +186,7 @@ class LinkEnd(FarEnd):
         peer = named or unnamed
         if peer is None:
             raise RefusedError(f"runner `{theirs.runner}` has no end of channel `{theirs.channel}` in this pipeline")
-        if (why := unfit(peer.hello(), theirs)) is not None:
-            raise RefusedError(why)
+        check_fit(peer.hello(), theirs)
         return peer
 
     async def _take_over(self, peer: Peer, connection: Connection, theirs: Hello) -> None:
@@ -250,11 +250,10 @@ class LinkEnd(FarEnd):
                     self._warn(f"waits: {why} ({self._transport.address})")
 
 
-def link_ends(spec: ChannelSpec, network: Network, queue: Queue, here: Here, timing: Timing | None = None) -> list[FarEnd]:
+def link_ends(spec: ChannelSpec, network: Network, queue: Queue, here: Here, timing: Timing = TIMING) -> list[FarEnd]:
     """The far end of the channel `spec` as the runner `here` sees it. Raises RunnerError."""
     from runner.channel.link.transports import transport_for
 
-    timing = TIMING if timing is None else timing
     most = network.max_message_bytes
     peers: list[Sender | Receiver] = [
         *(Sender(runner, queue, here, most_message_bytes=most, timing=timing) for runner in spec.far_readers),

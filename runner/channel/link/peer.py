@@ -50,7 +50,9 @@ class Peer(ABC):
 
     role: Literal["writer", "reader"]
 
-    def __init__(self, runner: str, queue: Queue, here: Here, timing: Timing = TIMING, clock: Clock = monotonic) -> None:
+    def __init__(
+        self, runner: str, queue: Queue, here: Here, timing: Timing = TIMING, clock: Clock = monotonic
+    ) -> None:
         self.runner = runner
         self.name = far_name(runner)
         self.queue = queue
@@ -86,6 +88,7 @@ class Peer(ABC):
     def stop(self) -> None:
         """The run is being stopped."""
 
+    @abstractmethod
     def connection_lost(self) -> None:
         """The connection is no more."""
 
@@ -184,6 +187,13 @@ async def exchange(connection: Connection, ours: Hello | None, within_s: float) 
     if not isinstance(frame, Hello):
         raise DownError("it does not say who it is")
     return frame
+
+
+def check_fit(ours: Hello, theirs: Hello) -> None:
+    """Raises RefusedError where two that say these do not belong together."""
+    why = unfit(ours, theirs)
+    if why is not None:
+        raise RefusedError(why)
 
 
 def unfit(ours: Hello, theirs: Hello) -> str | None:

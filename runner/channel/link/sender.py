@@ -132,7 +132,7 @@ class Sender(Peer):
         self._sent_bytes += batch.size_bytes
         if batch.count == 1 and batch.size_bytes > self._most_message_bytes + FRAME_BYTES:
             raise RunnerError(
-                f"message {number:,} has {batch.size_bytes:,} bytes, and the channel carries {self._most_message_bytes:,}",
+                f"message {number:,} has {batch.size_bytes:,} bytes, and it carries {self._most_message_bytes:,}",
                 remedy="give the channel a larger max_message",
             )
         return encode_data(number, batch)

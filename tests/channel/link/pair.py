@@ -9,6 +9,8 @@ from pathlib import Path
 from runner.channel.base import Outside, Reader, Writer
 from runner.channel.link import kinds
 from runner.channel.link.peer import Timing
+from runner.channel.link.receiver import Receiver
+from runner.channel.link.sender import Sender
 from runner.channel.link.transport import Transport
 from runner.channel.network import Here, NetworkedDurable, NetworkedMemory, Queue
 from runner.codec.registry import codec_named
@@ -65,7 +67,7 @@ class End:
         here = Here("p", name or ("left" if side == "writer" else "right"), "run")
         self.channel = NetworkedMemory(spec) if store is None else NetworkedDurable(spec, store)
         queue = Queue(self.channel, codec_named(codec))
-        peer = (kinds.Sender if side == "writer" else kinds.Receiver)(
+        peer = (Sender if side == "writer" else Receiver)(
             other, queue, here, most_message_bytes=max_message, timing=timing
         )
         self.peer = peer

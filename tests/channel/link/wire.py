@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from runner.channel.link.transport import Accept, Connection, DownError, Listener, Transport
 from runner.codec.base import Buffer
 
 _QUEUED = 8
+T = TypeVar("T")
 
 
 class Half(Connection):
@@ -36,7 +38,7 @@ class Half(Connection):
             raise DownError("connection ended")
         return frame
 
-    async def _or_broken(self, act):
+    async def _or_broken(self, act: Coroutine[Any, Any, T]) -> T:
         if self.why is not None:
             act.close()
             raise DownError(self.why)
@@ -66,7 +68,7 @@ class Half(Connection):
 
 
 class Wire(Transport):
-    """`fault` is asked for each frame what becomes of it: "" (it arrives), "cut", "lose" (and cut), "corrupt", "hang"."""
+    """`fault` says of each frame what becomes of it: "" (it arrives), "cut", "lose" (and cut), "corrupt", "hang"."""
 
     address = "wire"
 
