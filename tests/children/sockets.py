@@ -14,6 +14,8 @@ import zmq
 BY_MESSAGE = os.environ.get("TEST_END") == "empty"
 CONTEXT = zmq.Context()
 STOPPED = []
+if not BY_MESSAGE and "careless" not in sys.argv:
+    signal.signal(signal.SIGTERM, lambda *_: STOPPED.append(True))  # before any socket takes a message
 
 
 def pull(port="STDIN"):
@@ -33,8 +35,6 @@ def die():
 
 
 def messages(socket):
-    if not BY_MESSAGE:
-        signal.signal(signal.SIGTERM, lambda *_: STOPPED.append(True))
     while True:
         if BY_MESSAGE or STOPPED:
             try:
@@ -111,6 +111,15 @@ def never_reads():
     socket = CONTEXT.socket(zmq.PULL)
     socket.rcvhwm = 1
     socket.connect(os.environ["CONNECTOR_READER_STDIN"])
+    print("connected", file=sys.stderr, flush=True)
+    time.sleep(3600)
+
+
+def careless():
+    """Its socket takes messages, and the stop signal ends it before it has looked at any."""
+    here = pull()
+    while not here.poll(1000):
+        pass
     print("connected", file=sys.stderr, flush=True)
     time.sleep(3600)
 

@@ -306,6 +306,15 @@ def test_replicas_share_and_each_is_told_its_end(tmp_path: Path) -> None:
     assert ran.account("a", "m").acknowledged == 3000
 
 
+def test_what_a_program_holds_that_the_stop_signal_ends_is_indeterminate(tmp_path: Path) -> None:
+    """It should have seen to the signal before it had a socket; nobody can know what was in its queue."""
+    ran = through(tmp_path, speaks("careless", end="signal"), count=300)
+    assert ran.report.status == "completed"
+    assert numbers(tmp_path) == []
+    account = ran.account("a", "m")
+    assert (account.acknowledged, account.indeterminate) == (0, 300)
+
+
 def test_no_input_at_all_is_an_end_too(tmp_path: Path) -> None:
     for end in ENDS:
         ran = execute(
