@@ -1,0 +1,363 @@
+"""A link's frames over ZeroMQ: a DEALER connects to a ROUTER, with CURVE where there are keys.
+
+ZeroMQ connects again by itself and says nothing of it. So each connection of a link has a socket of its own at the side
+that connects, and with it an identity that the other side tells it by; silence is noticed by the link's pings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runner.channel.link.transport import (
+    MOST_UNSENT_BYTES,
+    Accept,
+    Bounds,
+    Connection,
+    DownError,
+    Listener,
+    Transport,
+    cannot_listen,
+)
+from runner.codec.base import Buffer
+from runner.errors import RunnerError
+from runner.spec.model import Network
+
+if TYPE_CHECKING:
+    import zmq.asyncio
+
+_CONNECT_S = 5.0
+_HELLO, _CLOSE = b"\x00connector", b"\x01close"
+_QUEUED = 4
+"""Messages that a socket holds in each direction; a frame is up to about 256 KiB."""
+_WAITING = 16
+_SEALED_BYTES = 256
+"""More than what CURVE adds to a message."""
+SERVER, CLIENT = "curve.server", "curve.client"
+"""In the folder of a channel's keys: each with `.public` and `.secret`, as text (Z85)."""
+
+
+class _Dealer(Connection):
+    """The side that connects."""
+
+    def __init__(self, socket: zmq.asyncio.Socket, remote: str) -> None:
+        self.remote = remote
+        self._socket = socket
+        self._why: str | None = None
+        self._broken = asyncio.Event()
+
+    async def send(self, *parts: Buffer) -> None:
+        """See `Connection`."""
+        self._check_open()
+        await self._unless_closed(self._socket.send_multipart([b"".join(parts)], copy=False))
+
+    async def receive(self) -> Buffer:
+        """See `Connection`."""
+        self._check_open()
+        (frame,) = await self._unless_closed(self._socket.recv_multipart())
+        if frame == _CLOSE:
+            self._down("it has closed the connection")
+            raise DownError(self._why or "")
+        return frame
+
+    def _check_open(self) -> None:
+        if self._why is not None:
+            raise DownError(self._why)
+
+    async def _unless_closed(self, acting: Awaitable[Any]) -> list[bytes]:
+        act = asyncio.ensure_future(acting)
+        broken = asyncio.ensure_future(self._broken.wait())
+        try:
+            await asyncio.wait((act, broken), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            broken.cancel()
+            if not act.done():
+                act.cancel()
+        if self._why is not None and (not act.done() or act.cancelled()):
+            raise DownError(self._why)
+        result: list[bytes] = act.result()
+        return result
+
+    def close(self, why: str) -> None:
+        """See `Connection`."""
+        self._down(why)
+        if not self._socket.closed:
+            _say(self._socket, [_CLOSE])
+            self._socket.close(linger=100)
+
+    async def finish(self) -> None:
+        """See `Connection`."""
+        if not self._socket.closed:
+            with contextlib.suppress(DownError):
+                await self._unless_closed(self._socket.send_multipart([_CLOSE]))
+            self._socket.close(linger=1000)
+
+    def _down(self, why: str) -> None:
+        if self._why is None:
+            self._why = why
+        self._broken.set()
+
+
+class _Routed(Connection):
+    """One identity at the side that listens."""
+
+    def __init__(self, listener: _Router, identity: bytes) -> None:
+        self.remote = f"zeromq peer {identity.hex()}"
+        self._listener = listener
+        self._identity = identity
+        self._frames: deque[bytes] = deque()
+        self._arrived = asyncio.Event()
+        self._why: str | None = None
+
+    async def send(self, *parts: Buffer) -> None:
+        """See `Connection`."""
+        if self._why is not None:
+            raise DownError(self._why)
+        await self._listener.send(self._identity, b"".join(parts))
+
+    async def receive(self) -> Buffer:
+        """See `Connection`."""
+        while not self._frames:
+            if self._why is not None:
+                raise DownError(self._why)
+            self._arrived.clear()
+            await self._arrived.wait()
+        frame = self._frames.popleft()
+        self._listener.taken()
+        return frame
+
+    def put(self, frame: bytes) -> None:
+        """A frame has come."""
+        if frame == _CLOSE:
+            self.down("it has closed the connection")
+        else:
+            self._frames.append(frame)
+            self._arrived.set()
+
+    @property
+    def waiting(self) -> int:
+        """Frames that nobody has received yet."""
+        return len(self._frames)
+
+    def close(self, why: str) -> None:
+        """See `Connection`."""
+        if self._why is None:
+            self._listener.say(self._identity, _CLOSE)
+        self.down(why)
+        self._listener.forget(self._identity)
+
+    async def finish(self) -> None:
+        """See `Connection`."""
+        if self._why is None:
+            with contextlib.suppress(DownError):
+                await self._listener.send(self._identity, _CLOSE)
+        self.close("it is over")
+
+    def down(self, why: str) -> None:
+        """Nothing more comes or goes."""
+        if self._why is None:
+            self._why = why
+        self._arrived.set()
+
+
+class _Router(Listener):
+    """A ROUTER socket, and who has come to it."""
+
+    def __init__(self, socket: zmq.asyncio.Socket, gate: _Gate | None, accept: Accept, bounds: Bounds) -> None:
+        import zmq
+
+        self.address = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._socket = socket
+        self._gate = gate
+        self._accept = accept
+        self._bounds = bounds
+        self._connections: dict[bytes, _Routed] = {}
+        self._handling: set[asyncio.Task[None]] = set()
+        self._taken = asyncio.Event()
+        self._closing = asyncio.Event()
+        self._sending = asyncio.Lock()
+        self._receiving = asyncio.get_running_loop().create_task(self._receive())
+
+    async def _receive(self) -> None:
+        while True:
+            identity, *frames = await self._socket.recv_multipart()
+            connection = self._connections.get(identity)
+            if connection is None:
+                connection = self._begin(identity, frames)
+            elif len(frames) == 1:
+                connection.put(frames[0])
+                while connection.waiting > _WAITING and identity in self._connections:
+                    self._taken.clear()
+                    await self._taken.wait()
+
+    def _begin(self, identity: bytes, frames: list[bytes]) -> _Routed | None:
+        """Whoever says hello gets a connection; anybody else is told that there is none."""
+        if frames != [_HELLO] or len(self._connections) >= self._bounds.strangers or self._closing.is_set():
+            if frames != [_CLOSE]:
+                self.say(identity, _CLOSE)
+            return None
+        connection = self._connections[identity] = _Routed(self, identity)
+        self.say(identity, _HELLO)
+        task = asyncio.get_running_loop().create_task(self._handle(connection))
+        self._handling.add(task)
+        task.add_done_callback(self._handling.discard)
+        return connection
+
+    async def _handle(self, connection: _Routed) -> None:
+        try:
+            await self._accept(connection)
+        finally:
+            connection.close("it is over")
+            if self._closing.is_set() and not self._connections:
+                self._end()
+
+    async def send(self, identity: bytes, frame: bytes) -> None:
+        """To one that has come; one that has gone is not there any more. Raises DownError."""
+        import zmq
+
+        try:
+            async with self._sending:
+                await self._socket.send_multipart([identity, frame], copy=False)
+        except zmq.ZMQError as error:
+            raise DownError("it is not there any more") from error
+
+    def say(self, identity: bytes, frame: bytes) -> None:
+        """The same without waiting; lost when it cannot be sent."""
+        if not self._socket.closed:
+            _say(self._socket, [identity, frame])
+
+    def taken(self) -> None:
+        """Somebody has received a frame."""
+        self._taken.set()
+
+    def forget(self, identity: bytes) -> None:
+        """Its connection is over."""
+        self._connections.pop(identity, None)
+        self._taken.set()
+
+    async def close(self) -> None:
+        """See `Listener`: the socket goes with the last of those who have come."""
+        self._closing.set()
+        if not self._connections:
+            self._end()
+
+    def _end(self) -> None:
+        self._receiving.cancel()
+        if not self._socket.closed:
+            self._socket.close(linger=1000)
+            if self._gate is not None:
+                self._gate.close()
+
+
+class ZeromqTransport(Transport):
+    """See the module."""
+
+    def __init__(self, network: Network, bounds: Bounds) -> None:
+        self._bounds = bounds
+        self._keys = network.keys
+        host = network.host or "127.0.0.1"
+        self.address = f"tcp://{f'[{host}]' if ':' in host else host}:{network.port}"
+        self._pairs = None if network.keys is None else (_pair(network.keys, SERVER), _pair(network.keys, CLIENT))
+
+    def _socket(self, kind: int, context: zmq.asyncio.Context | None = None) -> zmq.asyncio.Socket:
+        import zmq
+        import zmq.asyncio
+
+        socket = (context or zmq.asyncio.Context.instance()).socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IPV6, 1)
+        socket.setsockopt(zmq.SNDHWM, _QUEUED)
+        socket.setsockopt(zmq.RCVHWM, _QUEUED)
+        socket.setsockopt(zmq.MAXMSGSIZE, self._bounds.frame_bytes + _SEALED_BYTES)
+        socket.setsockopt(zmq.SNDBUF, MOST_UNSENT_BYTES)
+        return socket
+
+    async def connect(self) -> Connection:
+        """See `Transport`."""
+        import zmq
+
+        socket = self._socket(zmq.DEALER)
+        if self._pairs is not None:
+            (server, _), (public, secret) = self._pairs
+            socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = server, public, secret
+        connection = _Dealer(socket, self.address)
+        try:
+            socket.connect(self.address)
+            async with asyncio.timeout(_CONNECT_S):
+                await connection.send(_HELLO)
+                answer = await connection.receive()
+        except TimeoutError as error:
+            connection.close("nobody answers")
+            raise DownError("nobody answers" + ("" if self._pairs is None else "; are the keys the same?")) from error
+        except zmq.ZMQError as error:
+            connection.close(str(error))
+            raise DownError(str(error).lower()) from error
+        except BaseException:
+            connection.close("it was given up")
+            raise
+        if answer != _HELLO:
+            connection.close("it is no runner")
+            raise DownError("who answers is no runner")
+        return connection
+
+    async def listen(self, accept: Accept) -> Listener:
+        """See `Transport`."""
+        import zmq
+
+        gate = None if self._pairs is None else _Gate(self._pairs[1][0])
+        socket = self._socket(zmq.ROUTER, None if gate is None else gate.context)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        if self._pairs is not None:
+            public, secret = self._pairs[0]
+            socket.curve_server, socket.curve_publickey, socket.curve_secretkey = True, public, secret
+        try:
+            socket.bind(self.address)
+        except zmq.ZMQError as error:
+            socket.close()
+            if gate is not None:
+                gate.close()
+            if error.errno == zmq.EADDRINUSE:
+                raise DownError("somebody else listens there") from error
+            raise cannot_listen(self.address, str(error).lower()) from error
+        return _Router(socket, gate, accept, self._bounds)
+
+
+def _say(socket: zmq.asyncio.Socket, parts: list[bytes]) -> None:
+    """Send without waiting; who is not there, or has no room, is not told."""
+    import zmq
+
+    with contextlib.suppress(zmq.ZMQError):
+        zmq.Socket.shadow(socket.underlying).send_multipart(parts, flags=zmq.NOBLOCK)
+
+
+def _pair(folder: Path, name: str) -> tuple[bytes, bytes]:
+    """A public and a secret key. Raises RunnerError."""
+    try:
+        public, secret = ((folder / f"{name}.{kind}").read_bytes().strip() for kind in ("public", "secret"))
+    except OSError as error:
+        raise RunnerError(f"there are no keys in {folder}: {error}", remedy="connector keys makes some") from error
+    if len(public) != 40 or len(secret) != 40:
+        raise RunnerError(f"what is in {folder}/{name}.public and .secret are no CURVE keys")
+    return public, secret
+
+
+class _Gate:
+    """A context whose listener lets in only who has a certain key; ZeroMQ asks one such gate for each context."""
+
+    def __init__(self, client: bytes) -> None:
+        import zmq.asyncio
+        from zmq.auth.asyncio import AsyncioAuthenticator
+
+        self.context = zmq.asyncio.Context()
+        self._asked = AsyncioAuthenticator(self.context)
+        self._asked.start()
+        self._asked.certs["*"] = {client: True}
+
+    def close(self) -> None:
+        """After its listener has been closed."""
+        self._asked.stop()
+        asyncio.get_running_loop().run_in_executor(None, self.context.term)  # waits for what lingers
