@@ -22,6 +22,7 @@ from runner.errors import (
 )
 from runner.events import Bus, RunStatus, Warned
 from runner.observe import Observer, observer_for
+from runner.plan.part import part
 from runner.spec.load import load_file
 from runner.spec.model import Home
 from runner.supervise.memory import keep_freed_memory
@@ -43,12 +44,14 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 )
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where state is kept (default: .connector/NAME).")
 @click.option("--fresh", is_flag=True, help="Start over: give up what a run that was cut short has left.")
+@click.option("--runner", metavar="NAME", help="Run the part of this runner only (default: all of them, here).")
 @click.option("--locked", is_flag=True, help="Refuse what is not as `connector lock` wrote it down.")
 def command(
     file: Path,
     report: Path | None,
     log_format: Literal["text", "json"],
     home: str | None,
+    runner: str | None,
     *,
     quiet: bool,
     locked: bool,
@@ -60,11 +63,16 @@ def command(
     The first SIGINT or SIGTERM drains it in order, a second one ends it at once.
     """
     loaded = load_file(file, home=Home(home) if home else None)
+    if runner is None and loaded.pipeline.runners:
+        from runner.cli.parts import run_all
+
+        return run_all(loaded, report, quiet=quiet, log_format=log_format)
     pipeline = loaded.pipeline
     if locked:
         from runner.pack.lock import locked as as_locked
 
         pipeline = as_locked(file, pipeline)
+    pipeline = part(pipeline, runner)
     if report is not None:
         from runner.observe.report import check_writable
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from runner.spec.channel_document import ChannelDocument, RunnerDocument
 from runner.spec.values import (
     Address,
     Backoff,
@@ -43,8 +44,6 @@ SIGNAL_WORDS = {f"SIG{name}": name for name in ("TERM", "INT", "HUP", "QUIT", "U
 Command = Annotated[list[Text], Meta(min_length=1)] | Word
 Channels = Name | Annotated[list[Name], Meta(min_length=1)]
 Ports = Name | Annotated[list[Name], Meta(min_length=1)] | Annotated[dict[Name, Channels], Meta(min_length=1)]
-
-KINDS_NOW = 'channels of kind "memory", "pipe", "durable" and "file" work now'
 
 
 class InFlightDocument(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -320,82 +319,7 @@ class ProcessorDocument(ProcessorKeys, forbid_unknown_fields=True, kw_only=True)
         Annotated[Ports, meta("The channel it writes on stdout, a list of them, or a table of channels by port.")]
         | UnsetType
     ) = UNSET
-    runner: (
-        Annotated[Name, later("Which runner it belongs to.", "one runner runs the whole pipeline for now")] | UnsetType
-    ) = UNSET
-
-
-class RotateDocument(Struct, forbid_unknown_fields=True, kw_only=True):
-    """When the file of a channel is full; at least one of size and every."""
-
-    size: Annotated[Size, meta("A file holds at most this; one longer message has a file of its own.")] | UnsetType = (
-        UNSET
-    )
-    every: Annotated[Duration, meta("A file that is not empty is full this long after it was begun.")] | UnsetType = (
-        UNSET
-    )
-    keep: Annotated[Count, meta("How many full files stay; older ones are deleted. Default: all.")] | UnsetType = UNSET
-
-
-_KINDS = ("tcp", "websocket", "http", "zeromq", "nats", "redis", "kafka")
-_ENDS_HERE = f"leave it out: {KINDS_NOW}"
-
-
-class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A channel. One that is only named by a processor is a memory channel."""
-
-    kind: Annotated[
-        Name,
-        Meta(
-            description=(
-                f"What carries the messages: memory, pipe, durable, file. Not supported yet: {', '.join(_KINDS)}."
-            ),
-            examples=["memory", "pipe", "durable", "file", *_KINDS],
-            extra={"later_values": dict.fromkeys(_KINDS, KINDS_NOW)},
-        ),
-    ] = "memory"
-    capacity: Annotated[Size, meta("How many bytes it holds before it is full.")] = "8MiB"
-    on_full: Annotated[
-        Literal["block", "drop-oldest", "drop-newest"],
-        meta("What happens when it is full; what is dropped is counted, per reader."),
-    ] = "block"
-    durability: (
-        Annotated[
-            Literal["memory", "process", "disk"],
-            meta('What messages of a durable or file channel outlive: the runner ("process"), a power cut ("disk").'),
-        ]
-        | UnsetType
-    ) = UNSET
-    schema: (
-        Annotated[Word, meta("A file with a JSON Schema. Messages that do not fit it are refused at their writer.")]
-        | UnsetType
-    ) = UNSET
-    listen: Annotated[str | bool, later("Which side binds the address.", _ENDS_HERE)] | UnsetType = UNSET
-    peer: Annotated[str, later("Who is at the other end.", _ENDS_HERE)] | UnsetType = UNSET
-    address: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET
-    url: Annotated[str, later("Where it is reached.", _ENDS_HERE)] | UnsetType = UNSET
-    path: Annotated[Word, meta("The file that a file channel ends or begins in.")] | UnsetType = UNSET
-    codec: (
-        Annotated[CodecName, meta("How messages are framed in the file. Default: as its processors do.")] | UnsetType
-    ) = UNSET
-    rotate: Annotated[RotateDocument, meta("When a file that is written is full, and a new one begun.")] | UnsetType = (
-        UNSET
-    )
-    follow: Annotated[bool, meta("Whether a file that is read is read on as it grows and rotates.")] = False
-    max_message: Annotated[Size, meta("The longest message in a file that is read.")] = "16MiB"
-    subject: Annotated[str, later("The subject at the broker.", _ENDS_HERE)] | UnsetType = UNSET
-    topic: Annotated[str, later("The topic at the broker.", _ENDS_HERE)] | UnsetType = UNSET
-    stream: Annotated[str, later("The stream at the broker.", _ENDS_HERE)] | UnsetType = UNSET
-    group: Annotated[str, later("The group of readers at the broker.", _ENDS_HERE)] | UnsetType = UNSET
-    tls: Annotated[dict[str, Any], later("Certificates.", _ENDS_HERE)] | UnsetType = UNSET
-    keys: Annotated[str, later("Keys of the two sides.", _ENDS_HERE)] | UnsetType = UNSET
-    insecure: Annotated[bool, later("Allows an open address without encryption.", _ENDS_HERE)] | UnsetType = UNSET
-
-
-class RunnerDocument(Struct, forbid_unknown_fields=True, kw_only=True):
-    """A runner of a pipeline that is split over several."""
-
-    host: Annotated[Word, meta("Put in where an address has no host.")] | UnsetType = UNSET
+    runner: Annotated[Name, meta("Which of the pipeline's runners it belongs to.")] | UnsetType = UNSET
 
 
 class PipelineDocument(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -408,7 +332,7 @@ class PipelineDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     runners: (
         Annotated[
             dict[Name, RunnerDocument],
-            later("The runners, by name.", "leave it out: one runner runs the whole pipeline for now"),
+            Meta(min_length=1, description="The runners that the pipeline is split over, by name."),
         ]
         | UnsetType
     ) = UNSET

@@ -10,15 +10,17 @@ from typing import Any
 
 from msgspec import UNSET
 
-from runner.spec.document import ChannelDocument, RotateDocument
+from runner.spec.channel_document import ChannelDocument, RotateDocument
 from runner.spec.findings import Scope, listed, show
 from runner.spec.model import Channel, FileEnd, Rotation
+from runner.spec.network import KINDS
 from runner.spec.ports import check_codec
 from runner.spec.presence import is_there
 from runner.spec.values import size_bytes
 from runner.units import parse_duration
 
-_ONLY_FILES = ("path", "codec", "rotate", "follow", "max_message")
+_ONLY_FILES = ("rotate", "follow")
+_ALSO_OF_NETWORKS = ("path", "codec", "max_message")
 _WRONG = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -41,7 +43,8 @@ def file_end(
     `codecs` are those of its processors, `table` holds the keys that were written.
     """
     if document.kind != "file":
-        for key in _ONLY_FILES:
+        also = () if document.kind in KINDS else _ALSO_OF_NETWORKS
+        for key in (*_ONLY_FILES, *also):
             if key in table:
                 scope.error((key,), "is for a file channel", 'write kind = "file", or leave it out', at="key")
         return None

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from runner.spec.document import ChannelDocument
+from runner.spec.channel_document import ChannelDocument
 from runner.spec.findings import Scope, show
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from runner.errors import Problem, SpecError
 from runner.spec.document import PipelineDocument, ProcessorDocument
 from runner.spec.findings import Findings, Source
 from runner.spec.interpolate import interpolate
-from runner.spec.model import Home, Pipeline
+from runner.spec.joints import check_runners
+from runner.spec.model import Home, Pipeline, Runner
 from runner.spec.processor import Surroundings, resolve
 from runner.spec.reading import given_source, parse_source, read_source
 from runner.spec.rules import check_processor
@@ -84,7 +85,9 @@ def _load(
     for name, each in resolved.items():
         check_processor(each, joined=not _lost_ends(walked, name))
     tables = walked.data.get("channels", {})
-    channels = wire(resolved, tables, source, findings, whole=not _lost_ends(walked, None), folder=folder)
+    runners = {name: Runner(name, table.get("host")) for name, table in walked.data.get("runners", {}).items()}
+    check_runners(resolved, runners, source, findings)
+    channels = wire(resolved, tables, source, findings, whole=not _lost_ends(walked, None), folder=folder, env=env)
     problems = findings.problems()
     if findings.failed:
         raise SpecError(problems)
@@ -95,6 +98,7 @@ def _load(
         folder=folder,
         file=file,
         drain_s=parse_duration(walked.data.get("drain", "30s")),
+        runners=runners,
     )
     return LoadedPipeline(pipeline, problems)
 

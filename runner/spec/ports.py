@@ -138,7 +138,7 @@ def check_codec(scope: Scope, path: Path, codec: str) -> None:
 
 def check_kind(scope: Scope, path: Path, kind: str) -> None:
     """Note an error where no channel has this kind, here or in an installed package."""
-    known = dict.fromkeys(("memory", "pipe", "durable", "file"))
+    known = dict.fromkeys(("memory", "pipe", "durable", "file", "tcp", "websocket", "http", "zeromq", "nats"))
     if kind in known or kind in _installed("connector.channels"):
         return
     known |= dict.fromkeys(_installed("connector.channels"))

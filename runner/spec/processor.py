@@ -150,6 +150,7 @@ class _Resolver:
             trust=model.Trust(document.trust),
             network=place.network(),
             mounts=mounts,
+            runner=None if document.runner is UNSET else document.runner,
             reads=reads,
             writes=writes,
             stdout_codec=codecs.of("writes", "stdout"),

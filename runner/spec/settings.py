@@ -129,25 +129,30 @@ def secrets_of(
     """The values of `secrets`. What is wrong with one is told without its value."""
     values: dict[str, str] = {}
     for name, written in secrets.items():
-        where, _, what = written.partition(":")
-        if where == "env":
-            if what in env:
-                values[name] = env[what]
-            else:
-                scope.error(("secrets", name), f"the environment variable {what} is not set", "set it before the start")
-            continue
-        try:
-            with (folder_of(("secrets", name)) / what).open("rb") as file:
-                value = os.fsdecode(file.read(_LARGEST_SECRET + 1)).removesuffix("\n").removesuffix("\r")
-        except (OSError, ValueError) as error:
-            reason = (error.strerror or "") if isinstance(error, OSError) else "no name of a file"
-            scope.error(("secrets", name), f"the file {show(what)} cannot be read: {reason.lower()}")
-            continue
-        if "\0" in value:
-            scope.error(("secrets", name), f"the file {show(what)} holds a NUL character", "a secret is text")
-            continue
-        values[name] = value
+        value = secret_of(scope, ("secrets", name), written, env, folder_of(("secrets", name)))
+        if value is not None:
+            values[name] = value
     return values
+
+
+def secret_of(scope: Scope, path: scanner.Path, written: str, env: Mapping[str, str], folder: Path) -> str | None:
+    """The value of the secret at `path`, "file:PATH" or "env:NAME"; None after an error, which does not show it."""
+    where, _, what = written.partition(":")
+    if where == "env":
+        if what not in env:
+            scope.error(path, f"the environment variable {what} is not set", "set it before the start")
+        return env.get(what)
+    try:
+        with (folder / what).open("rb") as file:
+            value = os.fsdecode(file.read(_LARGEST_SECRET + 1)).removesuffix("\n").removesuffix("\r")
+    except (OSError, ValueError) as error:
+        reason = (error.strerror or "") if isinstance(error, OSError) else "no name of a file"
+        scope.error(path, f"the file {show(what)} cannot be read: {reason.lower()}")
+        return None
+    if "\0" in value:
+        scope.error(path, f"the file {show(what)} holds a NUL character", "a secret is text")
+        return None
+    return value
 
 
 def check_variables(scope: Scope, env: Mapping[str, str], secrets: Mapping[str, str]) -> None:

@@ -10,12 +10,14 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from runner.spec import scanner
+from runner.spec.channel_document import ChannelDocument
 from runner.spec.command import similar
-from runner.spec.document import ChannelDocument
 from runner.spec.files import check_one_end, file_end
 from runner.spec.findings import Findings, Scope, Source, listed
+from runner.spec.joints import check_far_end, check_listeners, check_near
 from runner.spec.json_schema import schema_of
 from runner.spec.model import Channel, Contract, Durability, OnFull, Port
+from runner.spec.network import KINDS, network_of
 from runner.spec.ports import check_kind, path_of
 from runner.spec.processor import Resolved
 from runner.spec.topology import Edge, cycles, diamonds, outgoing
@@ -54,6 +56,7 @@ def wire(
     *,
     whole: bool,
     folder: Path,
+    env: Mapping[str, str],
 ) -> dict[str, Channel]:
     """The channels of a pipeline. Not `whole`: ends may be missing after errors, so nothing is said about them.
 
@@ -74,6 +77,15 @@ def wire(
             _durability(document),
             schema_of(scope, folder, document),
             file_end(scope, document, tables.get(name, {}), _codecs(ends.get(name)), folder),
+            network_of(
+                scope,
+                document,
+                tables.get(name, {}),
+                _codecs(ends.get(name)),
+                env=env,
+                folder=folder,
+                reads_here=name in ends and not ends[name].writers,
+            ),
         )
         check_kind(scope, ("kind",), document.kind)
         _check_durability(scope, document)
@@ -83,19 +95,25 @@ def wire(
             continue
         if whole and document.kind == "file":
             check_one_end(scope, name, tables.get(name, {}), channels)
+        elif whole and channels[name].network is not None:
+            check_far_end(scope, channels[name], processors)
         elif whole:
             _check_both_ends(name, ends)
+            check_near(scope, channels[name], processors)
         _check_raw(name, ends[name])
         if document.schema is not UNSET and any(end.port.codec == "raw" for end in ends[name].writers):
             scope.error(("schema",), 'codec "raw" has no messages that could fit a schema', "leave it out", at="key")
         if document.kind == "pipe":
             _check_pipe(name, ends[name], scope, tables.get(name, {}))
+    check_listeners(channels, tables, source, findings)
     _check_shape(processors, ends)
     _check_weaker(channels, ends)
     return channels
 
 
 def _durability(document: ChannelDocument) -> Durability:
+    if document.kind in KINDS:
+        return Durability.MEMORY if document.durability is UNSET else Durability(document.durability)
     if document.kind not in _OUTLIVING:
         return Durability.MEMORY
     return Durability.DISK if document.durability is UNSET else Durability(document.durability)
@@ -103,7 +121,9 @@ def _durability(document: ChannelDocument) -> Durability:
 
 def _check_durability(scope: Scope, document: ChannelDocument) -> None:
     durable, written = document.kind in _OUTLIVING, document.durability
-    if durable and written == "memory":
+    if document.kind in KINDS:
+        durable = written not in {UNSET, "memory"}
+    elif durable and written == "memory":
         message = f"a {document.kind} channel outlives something"
         scope.error(("durability",), message, 'write "process" or "disk"')
     elif not durable and written not in {UNSET, "memory"}:

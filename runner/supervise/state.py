@@ -21,7 +21,8 @@ _RUNS, _CUT = "runs", b"cut"
 
 def state_folder(pipeline: Pipeline) -> Path:
     """Where the state of a pipeline is unless somebody says otherwise: beside its file."""
-    return pipeline.folder / ".connector" / pipeline.name
+    folder = pipeline.folder / ".connector" / pipeline.name
+    return folder if pipeline.runner is None else folder / pipeline.runner
 
 
 def _readers(spec: Channel) -> tuple[str, ...]:

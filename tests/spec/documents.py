@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from runner.spec.channel_document import ChannelDocument
 from runner.spec.document import (
-    ChannelDocument,
     GuardDocument,
     InFlightDocument,
     LiveDocument,

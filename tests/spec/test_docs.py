@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import runner
-from runner.spec import document
+from runner.spec import channel_document, document
 from runner.spec.load import load_file
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pipeline.md").read_text()
@@ -20,7 +20,7 @@ TABLES = {
     document.PipelineDocument: "",
     document.ProcessorDocument: "",
     document.ProcessorFile: "",
-    document.ChannelDocument: "",
+    channel_document.ChannelDocument: "",
     document.ParamDocument: "",
     document.InFlightDocument: "in_flight.",
     document.BatchDocument: "batch.",
@@ -31,7 +31,8 @@ TABLES = {
     document.ResourcesDocument: "resources.",
     document.PortDocument: "reads.PORT.",
     document.BuildDocument: "build.",
-    document.RotateDocument: "rotate.",
+    channel_document.RotateDocument: "rotate.",
+    channel_document.TlsDocument: "tls.",
 }
 
 
