@@ -9,6 +9,7 @@ import click
 if TYPE_CHECKING:
     from runner.errors import Problem
     from runner.spec.load import LoadedPipeline
+    from runner.spec.model import Pipeline
 
 
 @click.command("check")
@@ -83,7 +84,16 @@ def _summary(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, 
     )
     after = f", {' and '.join(noticed)}" if noticed else ""
     what = "keys, values, channels, folders and programs checked"
-    return printable(f"{file}: pipeline {pipeline.name} is good: {checked}; {what}{after}")
+    says = f"{file}: pipeline {pipeline.name} is good: {checked}; {what}{after}"
+    return printable("\n".join((says, *_parts(pipeline))))
+
+
+def _parts(pipeline: Pipeline) -> list[str]:
+    """What each runner has."""
+    of = {
+        name: [each.name for each in pipeline.processors.values() if each.runner == name] for name in pipeline.runners
+    }
+    return [f"  runner {name}: {', '.join(names)}" for name, names in of.items()]
 
 
 def _walls(loaded: LoadedPipeline | None) -> list[str]:

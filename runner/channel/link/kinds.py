@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Sequence
+from functools import partial
 
 from runner.channel.base import Outside
 from runner.channel.link.frames import CorruptError, Hello, Refused, encode
@@ -65,8 +66,9 @@ class LinkEnd(FarEnd):
         self._outside = outside
         for peer in self.peers:
             peer.on_finished = self._look_whether_over
+            peer.on_joined = partial(self._tell_joined, peer)
             if isinstance(peer, Receiver):
-                peer.on_lost = lambda count, peer=peer: self._tell_lost(peer, count)  # type: ignore[misc]
+                peer.on_lost = partial(self._tell_lost, peer)
                 peer.open()
         self._look_whether_over()
         try:
@@ -236,16 +238,17 @@ class LinkEnd(FarEnd):
         if isinstance(error, CorruptError):
             self._warn(f"{error} ({peer.called}); they connect again, and what was not acknowledged is sent again")
 
+    def _tell_joined(self, peer: Peer) -> None:
+        if self._said.pop(peer, None) is not None:
+            self._warn(f"{peer.called} is there")
+
     async def _tell_who_is_missing(self) -> None:
-        """Say it once when somebody is not there for a while, and when it has come."""
+        """Say it once when somebody is not there for a while."""
         while True:
             await asyncio.sleep(self._timing.patience_s)
             for peer in self.peers:
                 why = peer.trouble()
-                if why is None and peer in self._said:
-                    del self._said[peer]
-                    self._warn(f"{peer.called} is there")
-                elif why is not None and self._said.get(peer) != why and peer.missing_for(self._timing.patience_s):
+                if why is not None and self._said.get(peer) != why and peer.missing_for(self._timing.patience_s):
                     self._said[peer] = why
                     self._warn(f"waits: {why} ({self._transport.address})")
 

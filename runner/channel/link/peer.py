@@ -64,6 +64,7 @@ class Peer(ABC):
         """Why there is no connection."""
         self.down_since_s = clock()
         self.on_finished: Callable[[], None] = lambda: None
+        self.on_joined: Callable[[], None] = lambda: None
         self._clock = clock
         self._wake = asyncio.Event()
         self._heard_s = 0.0
@@ -97,6 +98,7 @@ class Peer(ABC):
         self.judge(theirs)
         self._heard_s = self._clock()
         self.connection = connection
+        self.on_joined()
         try:
             await first_of(self.act(connection), self._hear(connection), self._beat(connection))
         except DownError as error:

@@ -1,0 +1,217 @@
+"""A pipeline over several runners, as a user sees it: each part a command of its own, or all of them one."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.certificates import authority, curve_keys
+from tests.children.build import sink, source
+from tests.e2e.connector import Connector, Result, Running, steady, until, wait_gone
+from tests.e2e.test_run import sent
+
+KINDS = ("tcp", "websocket", "zeromq")
+COUNT = 20_000
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def two(tmp_path: Path, kind: str = "tcp", *, count: int = COUNT, slow: bool = False, **channel: Any) -> dict[str, Any]:
+    """A source and a `cat` that answers at the runner `edge`, a sink at the runner `store`."""
+    return {
+        "name": "two",
+        "runners": {"edge": {}, "store": {}},
+        "processors": {
+            "source": {"command": source(count), "writes": "raw", "runner": "edge", "resume": "skip"},
+            "middle": {
+                "command": ["cat"],
+                "contract": "one-to-one",
+                "reads": "raw",
+                "writes": "far",
+                "runner": "edge",
+                **({"in_flight": {"messages": 50}} if slow else {}),
+            },
+            "sink": {
+                "command": sink(tmp_path / "out", "--ack"),
+                "contract": "one-to-one",
+                "reads": "far",
+                "runner": "store",
+                **({"in_flight": {"messages": 50}} if slow else {}),
+            },
+        },
+        "channels": {"far": {"kind": kind, "address": f"127.0.0.1:{free_port()}", **channel}},
+    }
+
+
+@contextlib.contextmanager
+def parts(tmp_path: Path, pipeline: dict[str, Any], *order: str) -> Iterator[dict[str, Running]]:
+    """Each runner in a folder of its own, started in this order."""
+    with contextlib.ExitStack() as stack:
+        yield {name: stack.enter_context(begin(tmp_path, pipeline, name)) for name in order}
+
+
+def begin(tmp_path: Path, pipeline: dict[str, Any], runner: str) -> Running:
+    (tmp_path / runner).mkdir(exist_ok=True)
+    return Connector(tmp_path / runner).start(pipeline, "--runner", runner)
+
+
+def agreed(edge: Result, store: Result, count: int = COUNT) -> None:
+    """Both ledgers, about the channel between them."""
+    edge.completed()
+    store.completed()
+    assert edge.account("far", "runner store") == {"written": count, "acknowledged": count}
+    assert store.account("far", "sink") == {"written": count, "acknowledged": count}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("order", [("edge", "store"), ("store", "edge")])
+@pytest.mark.parametrize("listen", ["reader", "writer"])
+def test_both_end_by_themselves_and_agree(kind: str, order: tuple[str, str], listen: str, tmp_path: Path) -> None:
+    with parts(tmp_path, two(tmp_path, kind, listen=listen), *order) as running:
+        agreed(running["edge"].finish(), running["store"].finish())
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "websocket", "zeromq"])
+def test_what_is_protected(kind: str, tmp_path: Path) -> None:
+    made = authority(tmp_path)
+    tls = {"cert": str(made.server.cert), "key": str(made.server.key), "ca": str(made.client.ca)}
+    how: dict[str, Any] = {"keys": str(curve_keys(tmp_path))} if kind == "zeromq" else {"tls": tls}
+    with parts(tmp_path, two(tmp_path, kind, **how), "edge", "store") as running:
+        agreed(running["edge"].finish(), running["store"].finish())
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_one_command_runs_all(connector: Connector, tmp_path: Path) -> None:
+    result = connector.run(two(tmp_path))
+    assert result.code == 0, str(result)
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+    reports = [json.loads((connector.folder / f"report.{name}.json").read_text()) for name in ("edge", "store")]
+    assert [(each["status"], each["balanced"]) for each in reports] == [("completed", True)] * 2
+    assert "edge  | " in result.stderr
+    assert "store | " in result.stderr
+
+
+def test_who_is_missing_is_said(tmp_path: Path) -> None:
+    pipeline = two(tmp_path)
+    with parts(tmp_path, pipeline, "edge") as running:
+        until(lambda: "runner `store` is not there: connection refused" in running["edge"].output(), "the cause")
+        with begin(tmp_path, pipeline, "store") as store:
+            agreed(running["edge"].finish(), store.finish())
+        assert "runner `store` is there" in running["edge"].output()
+
+
+@pytest.mark.parametrize("part", ["edge", "store"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_that_is_killed_goes_on_with_its_state(part: str, kind: str, tmp_path: Path) -> None:
+    pipeline = two(tmp_path, kind, slow=True, durability="process")
+    pipeline["channels"]["raw"] = {"kind": "durable", "durability": "process"}
+    out = tmp_path / "out"
+    with parts(tmp_path, pipeline, "edge", "store") as running:
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        running[part].process.kill()
+        running[part].process.wait()
+        with begin(tmp_path, pipeline, part) as again:
+            ended = {**running, part: again}
+            edge, store = ended["edge"].finish(), ended["store"].finish()
+    edge.completed()
+    store.completed()
+    numbers = [int(line[:10]) for line in out.read_text().splitlines()]
+    assert sorted(set(numbers)) == list(range(1, COUNT + 1)), "nothing is lost"
+    if part == "edge":
+        assert out.read_bytes() == sent(COUNT), "and nothing doubled"
+    else:
+        assert len(numbers) - COUNT < 2000, "a sink that dies with its runner gets again what was not on record"
+    assert edge.channel("far")["readers"]["runner store"]["indeterminate"] == 0
+    assert store.channel("far")["readers"]["sink"]["indeterminate"] == 0
+
+
+def test_a_part_is_stopped_and_started_again_while_the_other_goes_on(tmp_path: Path) -> None:
+    pipeline = two(tmp_path, slow=True, durability="process")
+    out = tmp_path / "out"
+    with parts(tmp_path, pipeline, "edge", "store") as running:
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        running["store"].signal(signal.SIGTERM)
+        stopped = running["store"].finish()
+        assert stopped.code == 143, str(stopped)
+        until(lambda: "runner `store` is not there" in running["edge"].output(), "the cause")
+        assert running["edge"].process.poll() is None
+        with begin(tmp_path, pipeline, "store") as again:
+            edge, store = running["edge"].finish(), again.finish()
+    edge.completed()
+    store.completed()
+    assert out.read_bytes() == sent(COUNT)
+
+
+def test_readers_that_leave_let_the_other_runner_end(tmp_path: Path) -> None:
+    pipeline = two(tmp_path)
+    pipeline["processors"]["sink"] = {"command": ["head", "-n", "5"], "reads": "far", "runner": "store"}
+    with parts(tmp_path, pipeline, "edge", "store") as running:
+        running["edge"].finish().completed()
+        running["store"].finish().completed()
+
+
+def test_a_part_that_fails_stops_the_others(connector: Connector, tmp_path: Path) -> None:
+    pipeline = two(tmp_path, slow=True)
+    pipeline["processors"]["sink"]["command"] = ["sh", "-c", "exit 3"]
+    pipeline["processors"]["sink"]["restart"] = "never"
+    result = connector.run(pipeline)
+    assert result.code == 1, str(result)
+    assert "its runner ended with exit code 1: the others are stopped" in result.stderr
+
+
+def test_a_signal_stops_all_in_order(connector: Connector, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with connector.start(two(tmp_path, slow=True, count=10_000_000)) as running:
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        running.signal(signal.SIGTERM)
+        result = running.finish()
+    assert result.code == 143, str(result)
+    result.expect_no_traceback()
+
+
+def test_nothing_is_left_of_one_command_that_is_killed(connector: Connector, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with connector.start(two(tmp_path, slow=True, count=10_000_000)) as running:
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        family = running.family()
+        assert len(family) > 4
+        running.process.kill()
+        running.process.wait()
+        until(lambda: not running.marked(), "all of it to be gone", 5.0)
+        assert wait_gone([each.pid for each in family], 5.0) == []
+
+
+def test_check_says_who_has_what(connector: Connector, tmp_path: Path) -> None:
+    connector.write(two(tmp_path))
+    result = connector.command("check")
+    assert result.code == 0
+    assert "runner edge: source, middle" in result.stdout
+    assert "runner store: sink" in result.stdout
+
+
+def test_a_runner_that_is_not_there(connector: Connector, tmp_path: Path) -> None:
+    result = connector.run(two(tmp_path), "--runner", "stroe")
+    assert result.code == 1
+    assert "the pipeline has no runner `stroe`" in result.stderr
+
+
+def test_readers_that_wait_use_nothing(tmp_path: Path) -> None:
+    """A runner that waits for the other does not spin."""
+    with parts(tmp_path, two(tmp_path), "store") as running:
+        process = psutil.Process(running["store"].pid)
+        until(lambda: "is not there" in running["store"].output(), "it to wait")
+        steady(lambda: int(sum(process.cpu_times()[:2]) * 20), "it to be idle", 0.5)
