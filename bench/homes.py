@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -17,6 +18,9 @@ import psutil
 
 from bench.measure import HERE, Ratio, Run, Taken, folder, interleave, program, taken
 from bench.ratios import Row, Size, ages, checked, row
+from runner.launch.base import LaunchContext, LaunchRequest
+from runner.launch.registry import launcher_kind
+from runner.spec.model import Home, Processor
 
 IMAGE = "connector-bench:1"
 SANDBOXED = {"network": "none"}
@@ -181,9 +185,41 @@ def _docker_run() -> float:
     return took_ms
 
 
+def start_of_a_sandbox(size: Size) -> list[Row]:
+    """Milliseconds that a sandboxed program takes longer from its start to its end than a bare one."""
+    bare, walled = asyncio.run(_starts(20 * size.rounds))
+    more = [one - other for one, other in zip(walled, bare, strict=True)]
+    middle = statistics.median(more)
+    shown = f"{middle:.1f} ms [{min(more):.1f}-{max(more):.1f}]"
+    values = f"{statistics.median(walled):.1f} against {statistics.median(bare):.1f} ms"
+    what = "sandbox: more from the start of a program to its end"
+    return [Row("homes", what, "bare process", shown, "<= 30 ms", middle <= 30, middle, values, {"ms": more})]
+
+
+async def _starts(count: int) -> tuple[list[float], list[float]]:
+    """How long `true` takes as a bare process and in a sandbox, in turn."""
+    context = LaunchContext("bench", "bench", exclusive=True, notify=lambda _event: None)
+    took: dict[Home, list[float]] = {Home.PROCESS: [], Home.SANDBOX: []}
+    for _ in range(count):
+        for home, times in took.items():
+            spec = Processor("p", ("/bin/true",), Path("/"), home=home, network="none")
+            launcher = launcher_kind(home)(context)
+            await launcher.prepare([spec])
+            handle = await launcher.open(spec, 1)
+            began = time.monotonic()
+            await handle.start(LaunchRequest(("/bin/true",), "/", {}, {}))
+            exited = await handle.exited()
+            times.append((time.monotonic() - began) * 1e3)
+            await handle.close()
+            await launcher.close()
+            if not exited.ok:
+                raise SystemExit(f"true did not end well in a {home}: {exited}")
+    return took[Home.PROCESS], took[Home.SANDBOX]
+
+
 def starts(size: Size) -> list[Row]:
     """From the start of the command to the first byte at the end of a chain."""
-    rows = []
+    rows = start_of_a_sandbox(size)
     for home, plural, count, most_s in (("container", "containers", 20, 20.0), ("sandbox", "sandboxes", 100, 10.0)):
         times = [_chain(home, count) for _ in range(min(size.runs, 3))]
         middle = statistics.median(times)

@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from runner.errors import LaunchError, MachineError
 from runner.events import Progress, Warned
+from runner.launch import box, owner
 from runner.launch import container as container_home
-from runner.launch import owner
 from runner.launch.base import PROBE, LaunchRequest, ShimLostError
 from runner.spec.model import MIB, Mount, Processor, Resources
 from tests.e2e.connector import until
@@ -106,6 +107,40 @@ def test_an_image_from_scratch_works_and_is_looked_at_from_inside(images: str) -
 
     del images
     run(test)
+
+
+def test_at_most_four_are_started_at_once(images: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More would only queue in the engine, where nobody sees them wait."""
+    starting, most = 0, 0
+    open_box = box.open_box
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal starting, most
+        starting += 1
+        most = max(most, starting)
+        try:
+            return await open_box(*arguments)
+        finally:
+            starting -= 1
+
+    monkeypatch.setattr(container_home, "open_box", counted)
+
+    async def test() -> None:
+        spec = spec_of(images, "sh", "-c", "echo up; exec cat")
+        async with launched(spec) as made, contextlib.AsyncExitStack() as stack:
+
+            async def start(replica: int) -> None:
+                it = await stack.enter_async_context(program(made, spec, replica))
+                await it.start("sh", "-c", "echo up; exec cat")
+                assert await it.line() == "up"
+
+            async with asyncio.TaskGroup() as group:
+                for replica in range(1, 9):
+                    group.create_task(start(replica))
+            assert len(made.containers()) == 8
+
+    run(test)
+    assert most == container_home.MOST_STARTS == 4
 
 
 def test_its_process_is_known_here_and_signals_reach_it(images: str) -> None:
