@@ -14,6 +14,10 @@ from typing import NoReturn
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.nats_server import nats_server
+
+__all__ = ["nats_server"]
+
 for variable in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"):
     os.environ.pop(variable, None)  # programs run as those of users do: not compiled anew each time, and with buffers
 sys.dont_write_bytecode = False

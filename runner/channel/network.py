@@ -223,6 +223,6 @@ _PLAIN = ("runner.channel.plain.kinds", "plain_ends")
 
 def _kind(kind: str, *, plain: bool) -> MakeFarEnds:
     """What makes the far ends of a channel of that kind."""
-    module, attribute = _PLAIN if plain else _KINDS[kind]
+    module, attribute = _PLAIN if plain and kind != "nats" else _KINDS[kind]
     make: MakeFarEnds = getattr(import_module(module), attribute)
     return make

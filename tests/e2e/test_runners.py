@@ -17,8 +17,9 @@ from tests.certificates import authority, curve_keys
 from tests.children.build import sink, source
 from tests.e2e.connector import Connector, Result, Running, steady, until, wait_gone
 from tests.e2e.test_run import sent
+from tests.nats_server import NatsServer
 
-KINDS = ("tcp", "websocket", "zeromq")
+KINDS = ("tcp", "websocket", "zeromq", "nats")
 COUNT = 20_000
 
 
@@ -31,6 +32,7 @@ def free_port() -> int:
 
 def two(tmp_path: Path, kind: str = "tcp", *, count: int = COUNT, slow: bool = False, **channel: Any) -> dict[str, Any]:
     """A source and a `cat` that answers at the runner `edge`, a sink at the runner `store`."""
+    place: dict[str, Any] = {} if "url" in channel else {"address": f"127.0.0.1:{free_port()}"}
     return {
         "name": "two",
         "runners": {"edge": {}, "store": {}},
@@ -52,7 +54,7 @@ def two(tmp_path: Path, kind: str = "tcp", *, count: int = COUNT, slow: bool = F
                 **({"in_flight": {"messages": 50}} if slow else {}),
             },
         },
-        "channels": {"far": {"kind": kind, "address": f"127.0.0.1:{free_port()}", **channel}},
+        "channels": {"far": {"kind": kind, **place, **channel}},
     }
 
 
@@ -76,11 +78,25 @@ def agreed(edge: Result, store: Result, count: int = COUNT) -> None:
     assert store.account("far", "sink") == {"written": count, "acknowledged": count}
 
 
+@pytest.fixture
+def place(kind: str, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What the channel needs to be told, of a server that is there."""
+    if kind != "nats":
+        return {}
+    server: NatsServer = request.getfixturevalue("nats_server")
+    return {"url": server.url}
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("order", [("edge", "store"), ("store", "edge")])
 @pytest.mark.parametrize("listen", ["reader", "writer"])
-def test_both_end_by_themselves_and_agree(kind: str, order: tuple[str, str], listen: str, tmp_path: Path) -> None:
-    with parts(tmp_path, two(tmp_path, kind, listen=listen), *order) as running:
+def test_both_end_by_themselves_and_agree(
+    kind: str, order: tuple[str, str], listen: str, tmp_path: Path, place: dict[str, Any]
+) -> None:
+    if kind == "nats" and listen == "writer":
+        pytest.skip("nobody listens but the server")
+    how = place or {"listen": listen}
+    with parts(tmp_path, two(tmp_path, kind, **how), *order) as running:
         agreed(running["edge"].finish(), running["store"].finish())
     assert (tmp_path / "out").read_bytes() == sent(COUNT)
 
@@ -116,8 +132,10 @@ def test_who_is_missing_is_said(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["edge", "store"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_part_that_is_killed_goes_on_with_its_state(part: str, kind: str, tmp_path: Path) -> None:
-    pipeline = two(tmp_path, kind, slow=True, durability="process")
+def test_a_part_that_is_killed_goes_on_with_its_state(
+    part: str, kind: str, tmp_path: Path, place: dict[str, Any]
+) -> None:
+    pipeline = two(tmp_path, kind, slow=True, durability="process", **place)
     pipeline["channels"]["raw"] = {"kind": "durable", "durability": "process"}
     out = tmp_path / "out"
     with parts(tmp_path, pipeline, "edge", "store") as running:
