@@ -21,6 +21,15 @@ SOURCE = Path(__file__).with_name("numbered.py")
 START_LIMIT_S = 30.0
 FINISH_LIMIT_S = 120.0
 ROTATE = {"size": "16KiB"}
+PACED = """
+import sys, time
+for number, line in enumerate(sys.stdin.buffer, 1):
+    sys.stdout.buffer.write(line)
+    sys.stdout.buffer.flush()
+    if number % 50 == 0:
+        time.sleep(50 / float(sys.argv[1]))
+"""
+"""A file is all there at once: whoever answers its messages takes the time that a source would."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,8 @@ class Kills:
         plan = self.plan
         kind = {"durability": plan.durability, "capacity": "64KiB"}
         middle: dict[str, Any] = {"command": ["cat"], "contract": "one-to-one", "replicas": plan.replicas}
+        if plan.begins == "file":
+            middle["command"] = [sys.executable, "-c", PACED, str(plan.rate_per_s)]
         processors = {"middle": middle | {"reads": "c1", "writes": "c2"}}
         first: dict[str, Any] = {"kind": "durable"}
         if plan.begins in {"file", "follow"}:
