@@ -213,6 +213,8 @@ def _tls(scope: Scope, document: ChannelDocument, folder: Path, place: _Place) -
         path = paths[key]
         if path is not None and not path.is_file():
             scope.error(("tls", key), f"the file {path} is not there", "connector keys makes one")
+    if document.kind == "http" and written.name is not UNSET:
+        scope.error(("tls", "name"), "the URL of an http channel says whom its certificate is for", "leave it out")
     return Tls(paths["ca"], paths["cert"], paths["key"], None if written.name is UNSET else written.name)
 
 

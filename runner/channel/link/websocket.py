@@ -160,7 +160,7 @@ class WebsocketTransport(Transport):
                 )
         except BaseException as error:
             await session.close()
-            raise _down(error) from error
+            raise not_connected(error) from error
         writer = getattr(websocket, "_writer", None)
         if writer is not None:
             writer._limit = MOST_UNSENT_BYTES  # noqa: SLF001 - aiohttp waits after 64 KiB, on the client's side too
@@ -209,7 +209,7 @@ class WebsocketTransport(Transport):
         return token is None or hmac.compare_digest(header.encode(), f"Bearer {token}".encode())
 
 
-def _down(error: BaseException) -> BaseException:
+def not_connected(error: BaseException) -> BaseException:
     """What an attempt to connect came to."""
     import aiohttp
 

@@ -167,7 +167,7 @@ class _Routed(Connection):
 class _Router(Listener):
     """A ROUTER socket, and who has come to it."""
 
-    def __init__(self, socket: zmq.asyncio.Socket, gate: _Gate | None, accept: Accept, bounds: Bounds) -> None:
+    def __init__(self, socket: zmq.asyncio.Socket, gate: Gate | None, accept: Accept, bounds: Bounds) -> None:
         import zmq
 
         self.address = socket.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -261,7 +261,7 @@ class ZeromqTransport(Transport):
         self._keys = network.keys
         host = network.host or "127.0.0.1"
         self.address = f"tcp://{f'[{host}]' if ':' in host else host}:{network.port}"
-        self._pairs = None if network.keys is None else (_pair(network.keys, SERVER), _pair(network.keys, CLIENT))
+        self._pairs = None if network.keys is None else (key_pair(network.keys, SERVER), key_pair(network.keys, CLIENT))
 
     def _socket(self, kind: int, context: zmq.asyncio.Context | None = None) -> zmq.asyncio.Socket:
         import zmq
@@ -308,7 +308,7 @@ class ZeromqTransport(Transport):
         """See `Transport`."""
         import zmq
 
-        gate = None if self._pairs is None else _Gate(self._pairs[1][0])
+        gate = None if self._pairs is None else Gate(self._pairs[1][0])
         socket = self._socket(zmq.ROUTER, None if gate is None else gate.context)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         if self._pairs is not None:
@@ -334,7 +334,7 @@ def _say(socket: zmq.asyncio.Socket, parts: list[bytes]) -> None:
         zmq.Socket.shadow(socket.underlying).send_multipart(parts, flags=zmq.NOBLOCK)
 
 
-def _pair(folder: Path, name: str) -> tuple[bytes, bytes]:
+def key_pair(folder: Path, name: str) -> tuple[bytes, bytes]:
     """A public and a secret key. Raises RunnerError."""
     try:
         public, secret = ((folder / f"{name}.{kind}").read_bytes().strip() for kind in ("public", "secret"))
@@ -345,7 +345,7 @@ def _pair(folder: Path, name: str) -> tuple[bytes, bytes]:
     return public, secret
 
 
-class _Gate:
+class Gate:
     """A context whose listener lets in only who has a certain key; ZeroMQ asks one such gate for each context."""
 
     def __init__(self, client: bytes) -> None:
