@@ -21,6 +21,7 @@ _VERBS = {
     "state": "Look at what durable channels hold, check it, export it, give it up.",
     "dead-letters": "Show, export, replay and discard the messages that were set aside.",
     "graph": "Draw a pipeline as Mermaid or DOT.",
+    "keys": "Make certificates and keys for the channels between runners.",
     "schema": "Print the JSON Schema of pipeline.toml or processor.toml.",
 }
 

@@ -59,6 +59,9 @@ def check_far_end(scope: Scope, channel: Channel, processors: Mapping[str, Resol
     assert channel.network is not None
     writers, readers = _runners(processors, channel.writers), _runners(processors, channel.readers)
     if channel.network.plain:
+        if channel.schema is not None and not channel.writers:
+            message = "checks nothing of what comes from other programs yet"
+            scope.error(("schema",), message, "give it to the channel that its reader writes", at="key")
         if channel.writers and channel.readers:
             scope.error(
                 ("kind",),
