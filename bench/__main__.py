@@ -18,6 +18,7 @@ from bench.brokers import BROKERS
 from bench.durable import DURABLE
 from bench.figures import FIGURES
 from bench.homes import HOMES
+from bench.links import LINKS
 from bench.measure import build
 from bench.ratios import QUICK, RATIOS, Row, Size
 from bench.stored import STORED
@@ -26,7 +27,7 @@ from bench.zeromq import ZEROMQ
 
 def main() -> int:
     """Measure what is asked for; 1 where a target was missed."""
-    every = RATIOS | FIGURES | HOMES | DURABLE | BROKERS | STORED | ACKNOWLEDGED | ZEROMQ
+    every = RATIOS | FIGURES | HOMES | DURABLE | BROKERS | STORED | ACKNOWLEDGED | ZEROMQ | LINKS
     parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks of the connector runner.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(every)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="smaller counts, for a quick look")

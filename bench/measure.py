@@ -81,10 +81,12 @@ def environment() -> dict[str, str]:
 class Run:
     """One run of a pipeline below the runner; a context manager that ends what it started."""
 
-    def __init__(self, at: Path, processors: Mapping[str, Any], channels: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, at: Path, processors: Mapping[str, Any], channels: Mapping[str, Any] | None = None, **more: Any
+    ) -> None:
         self.at = at
         file = at / "pipeline.toml"
-        document = {"name": "bench", "processors": processors, "channels": channels or {}}
+        document = {"name": "bench", **more, "processors": processors, "channels": channels or {}}
         file.write_text(tomli_w.dumps(document))
         self.report = at / "report.json"
         self.report.unlink(missing_ok=True)
@@ -105,11 +107,15 @@ class Run:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     child.kill()
 
-    def finish(self, *, code: int = 0) -> dict[str, Any]:
-        """Wait for the end; the report of a run whose ledger balances."""
+    def end(self, *, code: int = 0) -> None:
+        """Wait for the end."""
         ended = self.process.wait(LIMIT_S)
         if ended != code:
             raise SystemExit(f"the run ended with {ended} where {code} was due; its files: {self.at}")
+
+    def finish(self, *, code: int = 0) -> dict[str, Any]:
+        """Wait for the end; the report of a run whose ledger balances."""
+        self.end(code=code)
         report: dict[str, Any] = json.loads(self.report.read_text())
         if not report["balanced"]:
             raise SystemExit("the ledger does not balance")
