@@ -28,7 +28,8 @@ from runner.codec.base import Buffer
 from runner.spec.model import Network
 
 _LENGTH_BYTES = 4
-_READ_BYTES = 256 << 10
+_READ_BYTES = 1 << 20
+"""Several usual frames, so that these are copied out of it once."""
 _MOST_WAITING_BYTES = 1 << 20
 """More than this is not read while frames wait to be received."""
 _HANDSHAKE_S = 10.0
@@ -104,7 +105,7 @@ class TcpConnection(asyncio.BufferedProtocol, Connection):
             start = first + length
         rest = filled - start
         if start and rest:
-            buffer[:rest] = buffer[start:filled]
+            self._view[:rest] = self._view[start:filled]
         self._filled = rest
 
     def _begin_large(self, first: int, length: int) -> None:
