@@ -215,11 +215,11 @@ def test_a_full_stream_makes_the_writer_wait(nats_server: NatsServer, monkeypatc
 
     async def act() -> None:
         left = End("writer", nats_server, capacity=1000)
-        writing = asyncio.create_task(left.write(1, 20_000))
+        writing = asyncio.create_task(left.write(1, 5000))
         await until(lambda: "is full" in (left.channel.far_trouble or ""))
         await until(lambda: left.writer is not None and left.writer.full)
         right = End("reader", nats_server, capacity=1000)
-        assert await right.read() == numbers(1, 20_000)
+        assert await right.read() == numbers(1, 5000)
         await asyncio.gather(writing, left.living, right.living)
 
     run(act)

@@ -57,6 +57,9 @@ class Server:
             yield client.jetstream(timeout=ANSWER_S)
         finally:
             with contextlib.suppress(Exception):
+                async with asyncio.timeout(2):
+                    await client.flush()  # what was acknowledged last is still on its way
+            with contextlib.suppress(Exception):
                 async with asyncio.timeout(1):
                     await client.close()
 
