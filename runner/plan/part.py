@@ -11,6 +11,7 @@ from runner.spec.findings import listed
 from runner.spec.model import Channel, Pipeline, Processor
 
 _HERE = "127.0.0.1"
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - who connects has to go to one of them
 
 
 def part(pipeline: Pipeline, runner: str | None) -> Pipeline:
@@ -32,7 +33,7 @@ def part(pipeline: Pipeline, runner: str | None) -> Pipeline:
     channels = {}
     for name, channel in pipeline.channels.items():
         if any(end in own for end in (*channel.writers, *channel.readers)):
-            channels[name] = _own_half(pipeline, channel, own)
+            channels[name] = _own_half(pipeline, channel, own, runner)
     return replace(pipeline, processors=own, channels=channels, runner=runner)
 
 
@@ -41,7 +42,7 @@ def whole(pipeline: Pipeline) -> bool:
     return not pipeline.runners
 
 
-def _own_half(pipeline: Pipeline, channel: Channel, own: Mapping[str, Processor]) -> Channel:
+def _own_half(pipeline: Pipeline, channel: Channel, own: Mapping[str, Processor], runner: str | None) -> Channel:
     """The channel as the runner of the processors `own` has it."""
     if channel.network is None:
         return channel
@@ -61,14 +62,17 @@ def _own_half(pipeline: Pipeline, channel: Channel, own: Mapping[str, Processor]
         readers=readers,
         far_writers=far_writers if readers else (),
         far_readers=far_readers if writers else (),
-        network=replace(channel.network, host=channel.network.host or _host(pipeline, channel)),
+        network=replace(channel.network, host=_host(pipeline, channel, runner)),
     )
 
 
-def _host(pipeline: Pipeline, channel: Channel) -> str:
-    """Where the runner that listens is reached."""
+def _host(pipeline: Pipeline, channel: Channel, here: str | None) -> str:
+    """Where the runner that listens does so; for the others, where it is reached."""
     assert channel.network is not None
+    written = channel.network.host
     names = channel.readers if channel.network.binds == "reader" else channel.writers
     whose = next((pipeline.processors[name].runner for name in names), None)
     runner = pipeline.runners.get(whose or "")
+    if written is not None and (written not in _EVERYWHERE or whose == here):
+        return written
     return runner.host or _HERE if runner is not None else _HERE

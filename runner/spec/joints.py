@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec.structs import replace
+
 from runner.spec.command import similar
 from runner.spec.findings import Findings, Scope, Source, listed
 from runner.spec.model import Channel, Runner
-from runner.spec.network import JOINING
+from runner.spec.network import JOINING, check_open
 from runner.spec.processor import Resolved
 
 
@@ -92,6 +94,25 @@ def _table(scope: Scope) -> Mapping[str, Any]:
     for part in scope.prefix:
         table = table.get(part, {})
     return table if isinstance(table, Mapping) else {}
+
+
+def check_hosts(
+    channels: Mapping[str, Channel],
+    processors: Mapping[str, Resolved],
+    runners: Mapping[str, Runner],
+    source: Source,
+    findings: Findings,
+) -> None:
+    """An address without a host has that of its runner, where others may come as well."""
+    for name, channel in channels.items():
+        network = channel.network
+        if network is None or network.host is not None:
+            continue
+        whose = _runners(processors, channel.readers if network.binds == "reader" else channel.writers)
+        for runner in whose:
+            host = runners[runner].host if runner in runners else None
+            if host is not None:
+                check_open(Scope(findings, source, ("channels", name)), replace(network, host=host), ("address",))
 
 
 def check_listeners(

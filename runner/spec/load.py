@@ -13,7 +13,7 @@ from runner.errors import Problem, SpecError
 from runner.spec.document import PipelineDocument, ProcessorDocument
 from runner.spec.findings import Findings, Source
 from runner.spec.interpolate import interpolate
-from runner.spec.joints import check_runners
+from runner.spec.joints import check_hosts, check_runners
 from runner.spec.model import Home, Pipeline, Runner
 from runner.spec.processor import Surroundings, resolve
 from runner.spec.reading import given_source, parse_source, read_source
@@ -88,6 +88,7 @@ def _load(
     runners = {name: Runner(name, table.get("host")) for name, table in walked.data.get("runners", {}).items()}
     check_runners(resolved, runners, source, findings)
     channels = wire(resolved, tables, source, findings, whole=not _lost_ends(walked, None), folder=folder, env=env)
+    check_hosts(channels, resolved, runners, source, findings)
     problems = findings.problems()
     if findings.failed:
         raise SpecError(problems)

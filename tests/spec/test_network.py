@@ -76,6 +76,11 @@ WRONG = [
     case("nats has servers", joined('[channels.x]\nkind = "nats"\n¶url = "tcp://a:1"\n'), "nats://HOST:PORT"),
     case("open to all", joined(tcp(address='¶"0.0.0.0:7400"')), "insecure = true"),
     case("open by name", joined(tcp(address='¶"edge.example:7400"')), "nothing that is sent there is protected"),
+    case(
+        "open by its runner",
+        joined(tcp('listen = "writer"\n', address='¶":7400"')),
+        "others can come to 10.0.0.7, and nothing that is sent there is protected",
+    ),
     case("listen says who", joined(tcp("listen = ¶true\n")), 'write "reader" or "writer"'),
     case("plain has no sides", alone(tcp('peer = "plain"\nlisten = ¶"reader"\n')), "write true or false"),
     case(
@@ -145,6 +150,13 @@ def test_an_address_has_the_host_of_who_listens(tmp_path: Path) -> None:
         network = part(whole, runner).channels["x"].network
         assert network is not None
         assert network.host == "10.0.0.7"
+
+
+def test_who_connects_goes_to_one_address_of_who_listens_at_all(tmp_path: Path) -> None:
+    more = 'listen = "writer"\ninsecure = true\n'
+    whole = loaded(joined(tcp(more, address='"0.0.0.0:7400"')), tmp_path)
+    hosts = [part(whole, runner).channels["x"].network for runner in ("edge", "store")]
+    assert [network.host for network in hosts if network is not None] == ["0.0.0.0", "10.0.0.7"]
 
 
 def test_a_far_end_that_the_file_does_not_have(tmp_path: Path) -> None:
