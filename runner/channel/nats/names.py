@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from runner.channel.network import Here
 from runner.spec.model import Channel, Network
 
-WRITER, EPOCH, NUMBER, COUNT, CRC, END = (
-    f"Connector-{name}" for name in ("Writer", "Epoch", "Number", "Count", "Crc", "End")
+WRITER, EPOCH, NUMBER, COUNT, CRC, SINCE, END = (
+    f"Connector-{name}" for name in ("Writer", "Epoch", "Number", "Count", "Crc", "Since", "End")
 )
 ANYBODY = "any"
 
@@ -41,13 +41,17 @@ def names_of(spec: Channel, network: Network, here: Here, reader: str) -> Names:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What stands beside a message: who sent it, and the numbers of what is in it. `end`: it is the end."""
+    """What stands beside a message: who sent it, the numbers of what is in it, and which its sender began with.
+
+    `end`: it is the end.
+    """
 
     writer: str
     epoch: str
     number: int
     count: int
     crc: int
+    since: int
     end: bool = False
 
     def headers(self) -> dict[str, str]:
@@ -58,6 +62,7 @@ class Sent:
             NUMBER: str(self.number),
             COUNT: str(self.count),
             CRC: str(self.crc),
+            SINCE: str(self.since),
         }
         return {**found, END: "1"} if self.end else found
 
@@ -72,6 +77,7 @@ class Sent:
                 int(headers[NUMBER]),
                 int(headers[COUNT]),
                 int(headers[CRC]),
+                int(headers[SINCE]),
                 end=END in headers,
             )
         except (KeyError, ValueError) as error:

@@ -207,7 +207,9 @@ class NatsReceiver(FarEnd):
 
     def _is_early(self, writer: _From, sent: Sent) -> bool:
         """Whether what is before it has not come: it is wanted later, behind that."""
-        return sent.epoch == writer.position.epoch and sent.number > writer.position.number + 1
+        if sent.epoch != writer.position.epoch:
+            return sent.number != sent.since and sent.epoch not in writer.past
+        return sent.number > writer.position.number + 1
 
     def _take_sent(self, writer: _From, sent: Sent, payload: bytes) -> None:
         position = writer.position

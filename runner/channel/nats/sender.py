@@ -63,6 +63,8 @@ class NatsSender(FarEnd):
         self._unconfirmed: deque[_Unconfirmed] = deque()
         self._unconfirmed_bytes = 0
         self._next_number = self._reader.before + 1
+        self._since = self._next_number
+        self._confirmed = False
         self._end_sent = False
         self._over = asyncio.Event()
         self._stopping = False
@@ -131,7 +133,10 @@ class NatsSender(FarEnd):
                         return
                     self._end_sent = True
                     self._keep(
-                        Sent(self._here.runner, self._epoch, self._next_number, 0, zlib.crc32(b""), end=True), b""
+                        Sent(
+                            self._here.runner, self._epoch, self._next_number, 0, zlib.crc32(b""), self._since, end=True
+                        ),
+                        b"",
                     )
                 elif self._stopping and self._reader.ended and not self._reader.queued_messages:
                     return
@@ -151,6 +156,8 @@ class NatsSender(FarEnd):
         for each in self._unconfirmed:
             if each.task is None:
                 each.task = asyncio.ensure_future(self._publish(stream, each))
+            if not self._confirmed:
+                break  # what comes first is there before anything that comes behind it
 
     def _take_more(self) -> bool:
         """Whether there was more to take from the queue."""
@@ -171,7 +178,7 @@ class NatsSender(FarEnd):
                     f"message {number:,} has {len(payload):,} bytes, and the server takes {most:,}",
                     remedy="raise max_payload of the server",
                 )
-        self._keep(Sent(self._here.runner, self._epoch, number, batch.count, zlib.crc32(payload)), payload)
+        self._keep(Sent(self._here.runner, self._epoch, number, batch.count, zlib.crc32(payload), self._since), payload)
         return True
 
     def _keep(self, sent: Sent, payload: bytes) -> None:
@@ -198,6 +205,7 @@ class NatsSender(FarEnd):
             await self._again(stream)
             return
         self._server.works()
+        self._confirmed = True
         self._unconfirmed.popleft()
         self._unconfirmed_bytes -= len(first.payload)
         if not first.sent.end:

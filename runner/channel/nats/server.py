@@ -182,7 +182,7 @@ async def ensure_stream(stream: JetStreamContext, names: Names, *, most_bytes: i
         try:
             await stream.add_stream(config)
         except BadRequestError as error:
-            if error.err_code != _IN_USE:
+            if error.err_code != _IN_USE and not await _is_there(stream, names.stream):
                 raise RunnerError(f"the stream {names.stream} cannot be made: {error.description}") from error
         return
     if plain:
@@ -192,6 +192,17 @@ async def ensure_stream(stream: JetStreamContext, names: Names, *, most_bytes: i
             f"the stream {names.stream} is another's: it does not take {names.pattern} for one reader each",
             remedy='give the channel a stream of its own: stream = "NAME"',
         )
+
+
+async def _is_there(stream: JetStreamContext, name: str) -> bool:
+    """Whether the other side has made it in the meantime."""
+    from nats.js.errors import NotFoundError
+
+    try:
+        await stream.stream_info(name)
+    except NotFoundError:
+        return False
+    return True
 
 
 def _without_secrets(url: str) -> str:
