@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from runner.channel.link.zeromq import CLIENT, SERVER
 from runner.errors import RunnerError
+from runner.spec.protection import CURVE_CLIENT, CURVE_SERVER
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -67,7 +67,7 @@ def _curve() -> dict[str, bytes]:
     import zmq
 
     made: dict[str, bytes] = {}
-    for name in (SERVER, CLIENT):
+    for name in (CURVE_SERVER, CURVE_CLIENT):
         public, secret = zmq.curve_keypair()
         made |= {f"{name}.public": public + b"\n", f"{name}.secret": secret + b"\n"}
     return made

@@ -62,7 +62,7 @@ def command(
 
     The first SIGINT or SIGTERM drains it in order, a second one ends it at once.
     """
-    loaded = load_file(file, home=Home(home) if home else None)
+    loaded = load_file(file, home=Home(home) if home else None, runner=runner)
     if runner is None and loaded.pipeline.runners:
         from runner.cli.parts import run_all
 
