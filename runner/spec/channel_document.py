@@ -156,4 +156,6 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
 class RunnerDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     """A runner of a pipeline that is split over several."""
 
-    host: Annotated[HostText, meta("Where the others reach it: put in where an address has no host.")] | UnsetType = UNSET
+    host: Annotated[HostText, meta("Where the others reach it: put in where an address has no host.")] | UnsetType = (
+        UNSET
+    )
