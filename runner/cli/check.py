@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 @click.option(
     "--home", type=click.Choice(["process", "sandbox", "container"]), help="Check it as `connector run --home` runs it."
 )
+@click.option("--runner", metavar="NAME", help="Look for certificates and keys of this runner only.")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to say it."
 )
-def command(file: str, home: str | None, form: str) -> None:
+def command(file: str, home: str | None, runner: str | None, form: str) -> None:
     """Check the pipeline FILE and tell every problem at once; list what untrusted processors are allowed.
 
     Exits with 2 when there is an error; warnings alone leave 0.
@@ -31,7 +32,7 @@ def command(file: str, home: str | None, form: str) -> None:
 
     loaded: LoadedPipeline | None = None
     try:
-        loaded = load_file(file, home=Home(home) if home else None)
+        loaded = load_file(file, home=Home(home) if home else None, runner=runner)
         problems = (*loaded.warnings, *_of_this_machine(file, loaded))
     except SpecError as error:
         problems = error.problems

@@ -28,6 +28,7 @@ from runner.spec.model import Home
 from runner.supervise.memory import keep_freed_memory
 from runner.supervise.run import Run
 from runner.supervise.snapshot import RunReport
+from runner.supervise.state import state_folder
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -62,11 +63,11 @@ def command(
 
     The first SIGINT or SIGTERM drains it in order, a second one ends it at once.
     """
-    loaded = load_file(file, home=Home(home) if home else None)
+    loaded = load_file(file, home=Home(home) if home else None, runner=runner)
     if runner is None and loaded.pipeline.runners:
-        from runner.cli.parts import run_all
+        from runner.cli.parts import Wanted, run_all
 
-        return run_all(loaded, report, quiet=quiet, log_format=log_format)
+        return run_all(loaded, Wanted(file, report, log_format, home, state_dir, quiet, fresh, locked))
     pipeline = loaded.pipeline
     if locked:
         from runner.pack.lock import locked as as_locked
@@ -78,7 +79,7 @@ def command(
 
         check_writable(report)
     bus = Bus()
-    run = Run(pipeline, bus, exclusive=True, state_folder=state_dir, fresh=fresh)
+    run = Run(pipeline, bus, exclusive=True, state_folder=state_folder(pipeline, state_dir), fresh=fresh)
     observer = observer_for(sys.stderr, run.snapshot, log_format=log_format, quiet=quiet)
     bus.subscribe(observer.handle)
     for warning in loaded.warnings:

@@ -13,7 +13,7 @@ from runner.errors import Problem, SpecError
 from runner.spec.document import PipelineDocument, ProcessorDocument
 from runner.spec.findings import Findings, Source
 from runner.spec.interpolate import interpolate
-from runner.spec.joints import check_hosts, check_runners
+from runner.spec.joints import check_meetings, check_runners
 from runner.spec.model import Home, Pipeline, Runner
 from runner.spec.processor import Surroundings, resolve
 from runner.spec.reading import given_source, parse_source, read_source
@@ -33,16 +33,21 @@ class LoadedPipeline(Struct, frozen=True):
 
 
 def load_file(
-    file: str | os.PathLike[str], *, env: Mapping[str, str] | None = None, home: Home | None = None
+    file: str | os.PathLike[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    home: Home | None = None,
+    runner: str | None = None,
 ) -> LoadedPipeline:
     """Read the pipeline in `file`; `env` (by default that of this process) is what `${NAME}` and PATH come from.
 
-    All processors that can are moved to `home`; a warning names those that cannot.
+    All processors that can are moved to `home`; a warning names those that cannot. With `runner`, the certificates and
+    keys that other runners need are not looked for.
 
     Raises SpecError with every problem, warnings included, in the order of the file.
     """
     path = Path(file)
-    return _load(read_source(path, str(file)), path.absolute(), path.parent, env, home)
+    return _load(read_source(path, str(file)), path.absolute(), path.parent, env, home=home, runner=runner)
 
 
 def load_text(
@@ -52,9 +57,10 @@ def load_text(
     folder: str | os.PathLike[str] = ".",
     env: Mapping[str, str] | None = None,
     home: Home | None = None,
+    runner: str | None = None,
 ) -> LoadedPipeline:
     """Like `load_file` for a text that is called `name` in problems and stands in `folder`."""
-    return _load(parse_source(text, name), None, Path(folder), env, home)
+    return _load(parse_source(text, name), None, Path(folder), env, home=home, runner=runner)
 
 
 def load_document(
@@ -68,11 +74,17 @@ def load_document(
 
     Raises SpecError with every problem; there are no lines in them.
     """
-    return _load(given_source(document), None, Path(folder), env, home)
+    return _load(given_source(document), None, Path(folder), env, home=home, runner=None)
 
 
 def _load(
-    source: Source, file: Path | None, shown_folder: Path, env: Mapping[str, str] | None, home: Home | None
+    source: Source,
+    file: Path | None,
+    shown_folder: Path,
+    env: Mapping[str, str] | None,
+    *,
+    home: Home | None,
+    runner: str | None,
 ) -> LoadedPipeline:
     env = os.environ if env is None else env
     findings = Findings(source.name)
@@ -87,8 +99,10 @@ def _load(
     tables = walked.data.get("channels", {})
     runners = {name: Runner(name, table.get("host")) for name, table in walked.data.get("runners", {}).items()}
     check_runners(resolved, runners, source, findings)
-    channels = wire(resolved, tables, source, findings, whole=not _lost_ends(walked, None), folder=folder, env=env)
-    check_hosts(channels, resolved, runners, source, findings)
+    whole = not _lost_ends(walked, None)
+    channels = wire(resolved, tables, source, findings, whole=whole, folder=folder, env=env)
+    if whole:
+        check_meetings(channels, tables, resolved, runners, source=source, findings=findings, only=runner)
     problems = findings.problems()
     if findings.failed:
         raise SpecError(problems)

@@ -14,7 +14,7 @@ from runner.spec.channel_document import ChannelDocument
 from runner.spec.command import similar
 from runner.spec.files import check_one_end, file_end
 from runner.spec.findings import Findings, Scope, Source, listed
-from runner.spec.joints import check_far_end, check_listeners, check_near
+from runner.spec.joints import check_far_end, check_near
 from runner.spec.json_schema import schema_of
 from runner.spec.model import Channel, Contract, Durability, OnFull, Port
 from runner.spec.network import KINDS, network_of
@@ -105,7 +105,6 @@ def wire(
             scope.error(("schema",), 'codec "raw" has no messages that could fit a schema', "leave it out", at="key")
         if document.kind == "pipe":
             _check_pipe(name, ends[name], scope, tables.get(name, {}))
-    check_listeners(channels, tables, source, findings)
     _check_shape(processors, ends)
     _check_weaker(channels, ends)
     return channels

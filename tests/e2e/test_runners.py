@@ -65,9 +65,9 @@ def parts(tmp_path: Path, pipeline: dict[str, Any], *order: str) -> Iterator[dic
         yield {name: stack.enter_context(begin(tmp_path, pipeline, name)) for name in order}
 
 
-def begin(tmp_path: Path, pipeline: dict[str, Any], runner: str) -> Running:
+def begin(tmp_path: Path, pipeline: dict[str, Any], runner: str, *options: str) -> Running:
     (tmp_path / runner).mkdir(exist_ok=True)
-    return Connector(tmp_path / runner).start(pipeline, "--runner", runner)
+    return Connector(tmp_path / runner).start(pipeline, "--runner", runner, *options)
 
 
 def agreed(edge: Result, store: Result, count: int = COUNT) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from runner.channel.link.transport import DownError, cannot_listen
-from runner.channel.link.zeromq import CLIENT, SERVER, Gate, key_pair
+from runner.channel.link.zeromq import Gate, curve_keys
 from runner.channel.plain.base import Handle, Meeting, Peer
 from runner.channel.plain.tcp import framed
 from runner.codec.base import Batch, Codec
@@ -69,14 +69,14 @@ class ZeromqMeeting(Meeting):
         self._pushes = writes_here
         host = network.host or "127.0.0.1"
         self.address = f"tcp://{f'[{host}]' if ':' in host else host}:{network.port}"
-        self._keys = None if network.keys is None else (key_pair(network.keys, SERVER), key_pair(network.keys, CLIENT))
+        self._keys = None if network.keys is None else curve_keys(network.keys, listens=listens)
 
     async def meet(self, handle: Handle, tell: Callable[[str | None], None]) -> None:
         """See `Meeting`."""
         import zmq
         import zmq.asyncio
 
-        gate = None if self._keys is None or not self._listens else Gate(self._keys[1][0])
+        gate = None if self._keys is None or not self._listens else Gate(self._keys.other)
         context = zmq.asyncio.Context.instance() if gate is None else gate.context
         socket = context.socket(zmq.PUSH if self._pushes else zmq.PULL)
         socket.setsockopt(zmq.IMMEDIATE, 1)
@@ -84,7 +84,8 @@ class ZeromqMeeting(Meeting):
         socket.setsockopt(zmq.RCVHWM, 1000)
         socket.setsockopt(zmq.IPV6, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, self._network.max_message_bytes)
-        self._set_keys(socket)
+        if self._keys is not None:
+            self._keys.give(socket)
         try:
             await self._open(socket, tell)
             tell(None)
@@ -95,15 +96,6 @@ class ZeromqMeeting(Meeting):
                 socket.close(linger=1000)
             if gate is not None:
                 gate.close()
-
-    def _set_keys(self, socket: zmq.asyncio.Socket) -> None:
-        if self._keys is None:
-            return
-        (server_public, server_secret), (public, secret) = self._keys
-        if self._listens:
-            socket.curve_server, socket.curve_publickey, socket.curve_secretkey = True, server_public, server_secret
-        else:
-            socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = server_public, public, secret
 
     async def _open(self, socket: zmq.asyncio.Socket, tell: Callable[[str | None], None]) -> None:
         import zmq
