@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from runner.errors import Problem, SpecError
+from runner.spec.changes import laid_over
 from runner.spec.document import PipelineDocument, ProcessorDocument
 from runner.spec.findings import Findings, Source
 from runner.spec.interpolate import interpolate
@@ -38,16 +39,19 @@ def load_file(
     env: Mapping[str, str] | None = None,
     home: Home | None = None,
     runner: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> LoadedPipeline:
     """Read the pipeline in `file`; `env` (by default that of this process) is what `${NAME}` and PATH come from.
 
-    All processors that can are moved to `home`; a warning names those that cannot. With `runner`, the certificates and
-    keys that other runners need are not looked for.
+    All processors that can are moved to `home`; a warning names those that cannot. With `runner`, what only other
+    runners need is not looked for: their programs, folders, secrets, certificates and keys. `changes` are laid over the
+    file (`runner.spec.changes`); nothing of the environment is put into them.
 
     Raises SpecError with every problem, warnings included, in the order of the file.
     """
     path = Path(file)
-    return _load(read_source(path, str(file)), path.absolute(), path.parent, env, home=home, runner=runner)
+    source = read_source(path, str(file))
+    return _load(source, path.absolute(), path.parent, env, home=home, runner=runner, changes=changes or {})
 
 
 def load_text(
@@ -60,7 +64,7 @@ def load_text(
     runner: str | None = None,
 ) -> LoadedPipeline:
     """Like `load_file` for a text that is called `name` in problems and stands in `folder`."""
-    return _load(parse_source(text, name), None, Path(folder), env, home=home, runner=runner)
+    return _load(parse_source(text, name), None, Path(folder), env, home=home, runner=runner, changes={})
 
 
 def load_document(
@@ -74,7 +78,7 @@ def load_document(
 
     Raises SpecError with every problem; there are no lines in them.
     """
-    return _load(given_source(document), None, Path(folder), env, home=home, runner=None)
+    return _load(given_source(document), None, Path(folder), env, home=home, runner=None, changes={})
 
 
 def _load(
@@ -85,14 +89,16 @@ def _load(
     *,
     home: Home | None,
     runner: str | None,
+    changes: Mapping[str, Any],
 ) -> LoadedPipeline:
     env = os.environ if env is None else env
     findings = Findings(source.name)
     folder = shown_folder.absolute()
     data, failed = interpolate(source, env, findings)
+    data = laid_over(data, changes)
     walked = walk(source, data, PipelineDocument, findings, skip=failed)
     templates = Templates(folder, shown_folder, env, findings)
-    around = Surroundings(source, walked, folder, env, templates, findings, home)
+    around = Surroundings(source, walked, folder, env, templates, findings, home, runner)
     resolved = {name: resolve(name, around) for name in walked.data.get("processors", {})}
     for name, each in resolved.items():
         check_processor(each, joined=not _lost_ends(walked, name))
@@ -100,7 +106,7 @@ def _load(
     runners = {name: Runner(name, table.get("host")) for name, table in walked.data.get("runners", {}).items()}
     check_runners(resolved, runners, source, findings)
     whole = not _lost_ends(walked, None)
-    channels = wire(resolved, tables, source, findings, whole=whole, folder=folder, env=env)
+    channels = wire(resolved, tables, source, findings, whole=whole, folder=folder, env=env, only=runner)
     if whole:
         check_meetings(channels, tables, resolved, runners, source=source, findings=findings, only=runner)
     problems = findings.problems()

@@ -54,11 +54,12 @@ def network_of(
     env: Mapping[str, str],
     folder: Path,
     reads_here: bool,
+    whole: bool,
 ) -> Network | None:
     """The network of a channel, with errors for what is wrong with it; None where it has none.
 
     `codecs` are those of its processors, writers first; `table` holds the keys that were written. `reads_here`: with a
-    plain peer, whether its processors read.
+    plain peer, whether its processors read. Not `whole`: its token is another runner's to know.
     """
     kind = document.kind
     for key, kinds in {**_ONLY, **_SHARED}.items():
@@ -72,7 +73,7 @@ def network_of(
     keys = None if document.keys is UNSET or kind != "zeromq" else _folder(scope, folder / document.keys, document.keys)
     binds = _binds(scope, document, plain=plain, reads_here=reads_here)
     token = None
-    if document.token is not UNSET:
+    if document.token is not UNSET and whole:
         token = secret_of(scope, ("token",), document.token, env, folder)
     return Network(
         codec=_codec(scope, document, codecs),

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.plan.compose import naming
+from runner.spec.listeners import is_loopback
 from runner.spec.model import Channel, Network, Pipeline
-from runner.spec.network import is_loopback
 
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - of a container, whose ports are published where the file says
 

@@ -48,7 +48,7 @@ def compose_text(ground: Ground) -> str:
             "its runner what to run, and pipes for its messages.",
             "x-runner": "Runners: they move the messages, start programs again, and keep what must not be lost.",
             "networks": "None of the ways between processors is a network: messages go over the bridges.",
-            "x-bridge": "A bridge is in memory: the socket between a processor and its runner, and what they hand over.",
+            "x-bridge": "A bridge is in memory: the socket between a processor and its runner, and what they share.",
         },
         apart=True,
     )
