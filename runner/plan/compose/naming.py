@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 SIDECAR = "connector"
@@ -52,6 +53,7 @@ def secret(owner: str, variable: str) -> str:
 
 def here(path: Path, folder: Path) -> str:
     """`path` as the Compose file names it, which stands in `folder`: relative, unless they have nothing in common."""
+    path, folder = _plain(path), _plain(folder)
     try:
         return f"./{path.relative_to(folder).as_posix()}".removesuffix("/.")
     except ValueError:
@@ -61,6 +63,11 @@ def here(path: Path, folder: Path) -> str:
         return str(path)
     up = "../" * (len(folder.parts) - len(shared))
     return (up + "/".join(path.parts[len(shared) :])).rstrip("/")
+
+
+def _plain(path: Path) -> Path:
+    """Without `..`, going by its words alone: a link stays what it is called."""
+    return Path(os.path.normpath(path))
 
 
 def inside(path: Path, folder: Path) -> str:

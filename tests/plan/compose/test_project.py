@@ -290,6 +290,7 @@ def test_files_and_folders_that_the_file_names_are_mounted(tmp_path: Path) -> No
         ("/home/me/p", ".", "/pipeline"),
         ("/home/me/p/a/b", "./a/b", "/pipeline/a/b"),
         ("/home/me/q/a", "../q/a", "/q/a"),
+        ("/home/me/p/../q", "../q", "/q"),
         ("/home/you", "../../you", "/you"),
         ("/srv/data", "/srv/data", "/srv/data"),
     ],
