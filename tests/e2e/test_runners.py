@@ -72,8 +72,8 @@ def begin(tmp_path: Path, pipeline: dict[str, Any], runner: str, *options: str) 
 
 def agreed(edge: Result, store: Result, count: int = COUNT) -> None:
     """Both ledgers, about the channel between them."""
-    edge.completed()
-    store.completed()
+    assert edge.completed()["runner"] == "edge"
+    assert store.completed()["runner"] == "store"
     assert edge.account("far", "runner store") == {"written": count, "acknowledged": count}
     assert store.account("far", "sink") == {"written": count, "acknowledged": count}
 
@@ -217,8 +217,12 @@ def test_check_says_who_has_what(connector: Connector, tmp_path: Path) -> None:
     connector.write(two(tmp_path))
     result = connector.command("check")
     assert result.code == 0
-    assert "runner edge: source, middle" in result.stdout
-    assert "runner store: sink" in result.stdout
+    assert "runner edge: source, middle\n" in result.stdout
+    assert "runner store: sink; listens for far at 127.0.0.1:" in result.stdout
+    shown = json.loads(connector.command("check", "--format", "json").stdout)["runners"]
+    assert list(shown) == ["edge", "store"]
+    assert shown["edge"] == {"host": None, "processors": ["source", "middle"], "listens": {}}
+    assert list(shown["store"]["listens"]) == ["far"]
 
 
 def test_a_runner_that_is_not_there(connector: Connector, tmp_path: Path) -> None:
