@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -90,11 +90,32 @@ def _summary(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, 
 
 
 def _parts(pipeline: Pipeline) -> list[str]:
-    """What each runner has."""
-    of = {
-        name: [each.name for each in pipeline.processors.values() if each.runner == name] for name in pipeline.runners
+    """What each runner has, and where it listens."""
+    lines = []
+    for name, has in _runners(pipeline).items():
+        places = [f"{channel} at {place}" for channel, place in has["listens"].items()]
+        after = f"; listens for {', '.join(places)}" if places else ""
+        lines.append(f"  runner {name}: {', '.join(has['processors'])}{after}")
+    return lines
+
+
+def _runners(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """The same as plain values."""
+    if not pipeline.runners:
+        return {}
+    from runner.plan.part import listens
+
+    return {
+        name: {
+            "host": runner.host,
+            "processors": [each.name for each in pipeline.processors.values() if each.runner == name],
+            "listens": {
+                channel: f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                for channel, (host, port) in listens(pipeline, name).items()
+            },
+        }
+        for name, runner in pipeline.runners.items()
     }
-    return [f"  runner {name}: {', '.join(names)}" for name, names in of.items()]
 
 
 def _walls(loaded: LoadedPipeline | None) -> list[str]:
@@ -118,6 +139,7 @@ def _as_json(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, 
         "pipeline": None if loaded is None else loaded.pipeline.name,
         "processors": None if loaded is None else list(loaded.pipeline.processors),
         "channels": None if loaded is None else list(loaded.pipeline.channels),
+        "runners": None if loaded is None else _runners(loaded.pipeline),
         "homes": None if loaded is None else {name: spec.home for name, spec in loaded.pipeline.processors.items()},
         "untrusted": None if loaded is None else msgspec.to_builtins(untrusted(loaded.pipeline)),
         "problems": [dataclasses.asdict(problem) for problem in problems],

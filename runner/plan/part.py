@@ -36,6 +36,17 @@ def part(pipeline: Pipeline, runner: str | None) -> Pipeline:
     return replace(pipeline, processors=own, channels=channels, runner=runner)
 
 
+def listens(pipeline: Pipeline, runner: str) -> dict[str, tuple[str, int]]:
+    """Host and port that `runner` of the whole pipeline listens at, by channel."""
+    whose = {name: spec.runner or "" for name, spec in pipeline.processors.items()}
+    found = {}
+    for name, channel in pipeline.channels.items():
+        meeting = meeting_of(channel, whose)
+        if channel.network is not None and runner in meeting.listening:
+            found[name] = host_at(channel.network, meeting, runner, pipeline.runners), channel.network.port
+    return found
+
+
 def whole(pipeline: Pipeline) -> bool:
     """Whether one runner has all of it."""
     return not pipeline.runners

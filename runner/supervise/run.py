@@ -326,6 +326,7 @@ class Run:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return RunReport(
             pipeline=self.pipeline.name,
+            runner=self.pipeline.runner,
             run=self.id,
             status=status,
             cause=self.stopping,

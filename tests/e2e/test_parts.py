@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import psutil
 import pytest
 
+import runner
+from runner.errors import RunnerError
 from tests.e2e.connector import Connector, Running, steady, until
 from tests.e2e.test_runners import begin, two
 
@@ -175,3 +178,24 @@ def test_a_part_alone_goes_on_where_one_command_was_cut_short(connector: Connect
     for end in ends:
         end.completed()
     assert [int(line[:10]) for line in out.read_text().splitlines()] == list(range(1, 3001))
+
+
+# -- in Python
+
+
+def test_parts_in_one_program(tmp_path: Path) -> None:
+    keys = two(tmp_path, count=100, durability="process")
+    pipeline = runner.Pipeline(**keys, folder=tmp_path)
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(*(pipeline.execute(runner=name) for name in ("edge", "store")))
+
+    reports = asyncio.run(both())
+    assert [(each.runner, each.status, each.balanced) for each in reports] == [
+        ("edge", "completed", True),
+        ("store", "completed", True),
+    ]
+    assert reports[0].channels["far"].readers["runner store"].acknowledged == 100
+    assert {each.name for each in (tmp_path / ".connector" / "two").iterdir()} == {"edge", "store"}
+    with pytest.raises(RunnerError, match="several runners"):
+        pipeline.run()

@@ -30,14 +30,20 @@ def free_port() -> int:
         return port
 
 
-def two(tmp_path: Path, kind: str = "tcp", *, count: int = COUNT, slow: bool = False, **channel: Any) -> dict[str, Any]:
-    """A source and a `cat` that answers at the runner `edge`, a sink at the runner `store`."""
+def two(
+    tmp_path: Path, kind: str = "tcp", *, count: int = COUNT, slow: bool = False, held: bool = False, **channel: Any
+) -> dict[str, Any]:
+    """A source and a `cat` that answers at the runner `edge`, a sink at the runner `store`.
+
+    `held`: the source writes the second half when there is a file `go`, so no part can end before that.
+    """
+    hold = ("--hold", count // 2, tmp_path / "go") if held else ()
     place: dict[str, Any] = {} if "url" in channel else {"address": f"127.0.0.1:{free_port()}"}
     return {
         "name": "two",
         "runners": {"edge": {}, "store": {}},
         "processors": {
-            "source": {"command": source(count), "writes": "raw", "runner": "edge", "resume": "skip"},
+            "source": {"command": source(count, *hold), "writes": "raw", "runner": "edge", "resume": "skip"},
             "middle": {
                 "command": ["cat"],
                 "contract": "one-to-one",
@@ -72,8 +78,8 @@ def begin(tmp_path: Path, pipeline: dict[str, Any], runner: str, *options: str) 
 
 def agreed(edge: Result, store: Result, count: int = COUNT) -> None:
     """Both ledgers, about the channel between them."""
-    edge.completed()
-    store.completed()
+    assert edge.completed()["runner"] == "edge"
+    assert store.completed()["runner"] == "store"
     assert edge.account("far", "runner store") == {"written": count, "acknowledged": count}
     assert store.account("far", "sink") == {"written": count, "acknowledged": count}
 
@@ -135,13 +141,14 @@ def test_who_is_missing_is_said(tmp_path: Path) -> None:
 def test_a_part_that_is_killed_goes_on_with_its_state(
     part: str, kind: str, tmp_path: Path, place: dict[str, Any]
 ) -> None:
-    pipeline = two(tmp_path, kind, slow=True, durability="process", **place)
+    pipeline = two(tmp_path, kind, slow=True, held=True, durability="process", **place)
     pipeline["channels"]["raw"] = {"kind": "durable", "durability": "process"}
     out = tmp_path / "out"
     with parts(tmp_path, pipeline, "edge", "store") as running:
         until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
         running[part].process.kill()
         running[part].process.wait()
+        (tmp_path / "go").touch()
         with begin(tmp_path, pipeline, part) as again:
             ended = {**running, part: again}
             edge, store = ended["edge"].finish(), ended["store"].finish()
@@ -157,8 +164,31 @@ def test_a_part_that_is_killed_goes_on_with_its_state(
     assert store.channel("far")["readers"]["sink"]["indeterminate"] == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_that_is_killed_when_the_other_has_all_waits_for_nobody(
+    kind: str, tmp_path: Path, place: dict[str, Any]
+) -> None:
+    pipeline = two(tmp_path, kind, count=500, durability="process", **place)
+    pipeline["processors"] |= {
+        "other": {"command": source(10, "--hold", 5, tmp_path / "go"), "writes": "own", "runner": "edge"},
+        "own-sink": {"command": sink(tmp_path / "own"), "reads": "own", "runner": "edge"},
+    }
+    pipeline["processors"]["other"]["resume"] = "skip"
+    pipeline["channels"] |= {name: {"kind": "durable", "durability": "process"} for name in ("raw", "own")}
+    with parts(tmp_path, pipeline, "edge", "store") as running:
+        running["store"].finish().completed()
+        running["edge"].process.kill()
+        running["edge"].process.wait()
+        (tmp_path / "go").touch()
+        with begin(tmp_path, pipeline, "edge") as again:
+            edge = again.finish()
+    edge.completed()
+    assert (tmp_path / "out").read_bytes() == sent(500)
+    assert edge.channel("far")["readers"]["runner store"]["unread"] == 0
+
+
 def test_a_part_is_stopped_and_started_again_while_the_other_goes_on(tmp_path: Path) -> None:
-    pipeline = two(tmp_path, slow=True, durability="process")
+    pipeline = two(tmp_path, slow=True, held=True, durability="process")
     out = tmp_path / "out"
     with parts(tmp_path, pipeline, "edge", "store") as running:
         until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
@@ -167,6 +197,7 @@ def test_a_part_is_stopped_and_started_again_while_the_other_goes_on(tmp_path: P
         assert stopped.code == 143, str(stopped)
         until(lambda: "runner `store` is not there" in running["edge"].output(), "the cause")
         assert running["edge"].process.poll() is None
+        (tmp_path / "go").touch()
         with begin(tmp_path, pipeline, "store") as again:
             edge, store = running["edge"].finish(), again.finish()
     edge.completed()
@@ -217,8 +248,12 @@ def test_check_says_who_has_what(connector: Connector, tmp_path: Path) -> None:
     connector.write(two(tmp_path))
     result = connector.command("check")
     assert result.code == 0
-    assert "runner edge: source, middle" in result.stdout
-    assert "runner store: sink" in result.stdout
+    assert "runner edge: source, middle\n" in result.stdout
+    assert "runner store: sink; listens for far at 127.0.0.1:" in result.stdout
+    shown = json.loads(connector.command("check", "--format", "json").stdout)["runners"]
+    assert list(shown) == ["edge", "store"]
+    assert shown["edge"] == {"host": None, "processors": ["source", "middle"], "listens": {}}
+    assert list(shown["store"]["listens"]) == ["far"]
 
 
 def test_a_runner_that_is_not_there(connector: Connector, tmp_path: Path) -> None:
