@@ -27,7 +27,8 @@ def state_folder(pipeline: Pipeline, given: Path | None = None) -> Path:
 
 def _readers(spec: Channel) -> tuple[str, ...]:
     """Who reads what the channel stores."""
-    far = tuple(far_name(runner) for runner in spec.far_readers)
+    plain = spec.network is not None and spec.network.plain and bool(spec.writers)
+    far = tuple(far_name(runner) for runner in (("",) if plain else spec.far_readers))
     return (FILE,) if spec.file is not None and spec.writers else (*spec.readers, *far)
 
 
