@@ -24,7 +24,7 @@ from runner.events import Bus, RunStatus, Warned
 from runner.observe import Observer, observer_for
 from runner.plan.part import part
 from runner.spec.load import load_file
-from runner.spec.model import Home
+from runner.spec.model import OWN_HOMES, Home
 from runner.supervise.memory import keep_freed_memory
 from runner.supervise.run import Run
 from runner.supervise.snapshot import RunReport
@@ -40,7 +40,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
 @click.option(
     "--home",
-    type=click.Choice([each.value for each in Home]),
+    type=click.Choice([each.value for each in OWN_HOMES]),
     help="Where all processors run that can: a bare process, a sandbox, or a container of their own.",
 )
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where state is kept (default: .connector/NAME).")

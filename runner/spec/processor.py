@@ -120,6 +120,14 @@ class _Resolver:
         self._search_path = {**self._around.env, **env, **secrets}.get("PATH")
         command = self._own_command()
         place = self._placement
+        entrypoint = self._entrypoint()
+        if place.attached and command == () and not entrypoint and not self._elsewhere:
+            self._scope.error(
+                (),
+                "what runs in its container is not known here: a sidecar does not look at images",
+                'write command = ["…"], with the words of its entrypoint',
+                at="key",
+            )
         mounts = () if self._elsewhere else place.mounts(self._folder_of)
         if command is not None and self._runs_in is not None and place.walled_command and not self._elsewhere:
             check_visible(
@@ -146,7 +154,7 @@ class _Resolver:
             directory=self._runs_in,
             home=place.home,
             image=place.image,
-            entrypoint=self._entrypoint(),
+            entrypoint=entrypoint,
             pull=document.pull,
             build=place.build,
             template=self._template.folder if self._template is not None else None,
