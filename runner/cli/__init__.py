@@ -14,6 +14,7 @@ from runner.errors import EXIT_SIGNAL_BASE, EXIT_USAGE, BugError, RunnerError, S
 
 _VERBS = {
     "run": "Run a pipeline.",
+    "sidecar": "Run beside containers that somebody else starts, or as the entrypoint of one.",
     "check": "Check a pipeline file; says everything that is wrong with it.",
     "doctor": "Say what this machine can do, and how well it walls off what is not trusted.",
     "build": "Make the images of the processors that a pipeline uses.",

@@ -50,6 +50,8 @@ _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 class Run:
     """One run. `exclusive`: this process belongs to the run alone (see `ProcessLauncher`).
 
+    `prepared`: every home is ready, so whoever is to connect to the runner can.
+
     `state_folder` (None: beside the file) is used where a channel is durable; `fresh` gives up what it holds. `bridges`
     is where the folders of attached processors are.
 
@@ -71,6 +73,7 @@ class Run:
         self.pipeline = with_images(pipeline)
         self.bus = bus or Bus()
         self.stopping: str | None = None
+        self.prepared = False
         self.processors: dict[str, ProcessorRun] = {}
         self.channels: dict[str, Channel] = {}
         self._clock = clock
@@ -123,6 +126,11 @@ class Run:
         elapsed_s = (self._ended_s or self._clock()) - self._started_s
         return RunSnapshot(self.pipeline.name, elapsed_s, self.stopping is not None, rows)
 
+    def troubles(self) -> dict[str, str]:
+        """The channels whose far end is not there, with why."""
+        found = {name: channel.far_trouble for name, channel in self.channels.items()}
+        return {name: trouble for name, trouble in found.items() if trouble is not None}
+
     async def execute(self) -> RunReport:
         """Run the pipeline to its end; the report says how it went.
 
@@ -143,6 +151,7 @@ class Run:
                 self._replays.begin(self.bus)
                 self._state.watch(self._fail_at_once, self._room, self.bus)
             if await self._prepared(homes):
+                self.prepared = True
                 await self._live()
             else:
                 self._leave_all()

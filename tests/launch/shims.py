@@ -54,7 +54,7 @@ class Shims:
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                preexec_fn=_stop_with_the_tests,  # noqa: PLW1509 - prctl(2) only
+                preexec_fn=_stop_with_the_tests,  # noqa: PLW1509 - one system call
             )
         )
         return self.all[-1]

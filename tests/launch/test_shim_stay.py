@@ -79,6 +79,15 @@ def test_the_run_is_over(shim: StayingShim, code: int) -> None:
         assert left(DEADLINE_S) == []
 
 
+def test_the_run_is_over_though_the_runner_has_gone_already(shim: StayingShim) -> None:
+    shim.come()
+    os.kill(shim.process.pid, signal.SIGSTOP)
+    shim.say_over(7)
+    shim.leave()
+    os.kill(shim.process.pid, signal.SIGCONT)
+    assert shim.process.wait(DEADLINE_S) == 7
+
+
 def test_asked_to_stop_it_tells_the_runner_and_ends_after_it(shim: StayingShim) -> None:
     shim.come()
     with Pipe() as to, Pipe() as out:

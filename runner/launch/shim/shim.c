@@ -199,9 +199,10 @@ static void request_probe(int *received, int count, int whole)
     free_job(&job);
 }
 
+struct request { char type; int32_t number; char more; } __attribute__((packed));
 static void receive(void)
 {
-    struct { char type; int32_t number; char more; } __attribute__((packed)) request;
+    struct request request;
     union { char bytes[CMSG_SPACE(sizeof(int) * MAX_RECEIVED)]; struct cmsghdr align; } space;
     struct iovec part = { &request, sizeof request };
     struct msghdr packet = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof space };
@@ -223,6 +224,15 @@ static void receive(void)
     else if (request.type == 'T' && size == 5 && program && status_pipe < 0 && request.number > 0)
         kill(-program, request.number); /* anything else is no request of this version, and is passed over */
     while (count > 0) close(received[--count]);
+}
+
+/* The socket has ended. Of what was not read yet, only the end of the run matters. */
+static void hang_up(void)
+{
+    struct request last;
+    hung_up = 1;
+    for (ssize_t size; (size = recv(channel, &last, sizeof last, MSG_DONTWAIT)) > 0;)
+        if (last.type == 'O' && size == 5) over = last.number & 0xff;
 }
 
 /* As PID 1 the shim is asked to stop from outside only: what runs below it can neither end nor fake its container's
@@ -304,7 +314,7 @@ static void serve(void)
         if (sources[2].revents) read_status();
         if (sources[3].revents) read_outcome();
         if (sources[1].revents) read_signals();
-        if (sources[0].revents & (POLLRDHUP | POLLHUP | POLLERR)) hung_up = 1;
+        if (sources[0].revents & (POLLRDHUP | POLLHUP | POLLERR)) hang_up();
         else if (sources[0].revents) receive();
         if (nest && (nest_pipe < 0 || kills_asked || hung_up)) kill_tree(nest, nest);
         if (kills_asked || hung_up) kill_tree(getpid(), program);

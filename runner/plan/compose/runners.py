@@ -108,7 +108,7 @@ def service(runner: str | None, around: Surroundings) -> Block:
 def _command(runner: str | None, around: Surroundings) -> list[str]:
     file = naming.inside(around.file, around.pipeline.folder)
     part = [] if runner is None else ["--runner", runner]
-    return ["sidecar", file, "--changes", f"{naming.PIPELINE}/{CHANGES}", *part]
+    return ["sidecar", file, "--changes", f"{naming.PIPELINE}/{CHANGES}", "--state-dir", naming.STATE, *part]
 
 
 def _environment(variables: Iterable[Variable]) -> Block | None:
