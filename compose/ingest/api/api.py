@@ -2,11 +2,13 @@
 
 import json
 import os
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 ROWS = int(os.environ.get("ROWS", "10000"))
-PAGE = 500
+PAGE = int(os.environ.get("PAGE", "500"))
+PAUSE_S = float(os.environ.get("PAUSE_S", "0"))  # before each page
 
 
 def reading(number):
@@ -21,6 +23,7 @@ class Api(BaseHTTPRequestHandler):
 
     def do_GET(self):
         """One page."""
+        time.sleep(PAUSE_S)
         asked = urlsplit(self.path)
         first = int(parse_qs(asked.query).get("from", ["1"])[0])
         last = min(ROWS, first + PAGE - 1)

@@ -15,7 +15,7 @@ from runner.units import format_duration
 COMMON = "runner"
 CHANGES = "compose.toml"
 _LONGER_S = 10.0
-_CHECK_EVERY = "5s"
+_CHECK_EVERY = "2s"
 
 
 @dataclass(frozen=True, slots=True)
