@@ -33,6 +33,10 @@ def command(file: str, home: str | None, runner: str | None, form: str) -> None:
     loaded: LoadedPipeline | None = None
     try:
         loaded = load_file(file, home=Home(home) if home else None, runner=runner)
+        if runner is not None:
+            from runner.plan.part import part
+
+            part(loaded.pipeline, runner)  # whether there is such a runner
         problems = (*loaded.warnings, *_of_this_machine(file, loaded))
     except SpecError as error:
         problems = error.problems

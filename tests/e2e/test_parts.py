@@ -15,6 +15,7 @@ import runner
 from runner.errors import RunnerError
 from tests.e2e.connector import Connector, Running, steady, until
 from tests.e2e.test_runners import begin, two
+from tests.spec.test_listeners import spread, table
 
 DRAINS = """
 import signal, sys, time
@@ -131,6 +132,14 @@ def test_a_file_whose_name_begins_with_a_dash(connector: Connector, tmp_path: Pa
     result = connector.command("run", "--quiet", "--", "-p.toml")
     assert result.code == 0, str(result)
     assert (tmp_path / "out").read_bytes().count(b"\n") == 10
+
+
+@pytest.mark.parametrize(("runner", "code", "says"), [("a", 0, ""), ("b", 2, "cert.pem is not there"), ("d", 1, "`d`")])
+def test_a_check_is_for_one_runner(connector: Connector, runner: str, code: int, says: str) -> None:
+    connector.write(spread("a +x", "b x") + table(more='tls = { cert = "cert.pem", key = "key.pem" }\n'))
+    result = connector.command("check", "--runner", runner)
+    assert result.code == code, str(result)
+    assert says in result.stderr
 
 
 # -- where their state is

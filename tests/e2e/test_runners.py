@@ -21,6 +21,8 @@ from tests.nats_server import NatsServer
 
 KINDS = ("tcp", "websocket", "zeromq", "nats")
 COUNT = 20_000
+PATIENCE_S = 60.0
+"""Two runners and their programs take long to start where much else runs."""
 
 
 def free_port() -> int:
@@ -130,7 +132,11 @@ def test_one_command_runs_all(connector: Connector, tmp_path: Path) -> None:
 def test_who_is_missing_is_said(tmp_path: Path) -> None:
     pipeline = two(tmp_path)
     with parts(tmp_path, pipeline, "edge") as running:
-        until(lambda: "runner `store` is not there: connection refused" in running["edge"].output(), "the cause")
+        until(
+            lambda: "runner `store` is not there: connection refused" in running["edge"].output(),
+            "the cause",
+            PATIENCE_S,
+        )
         with begin(tmp_path, pipeline, "store") as store:
             agreed(running["edge"].finish(), store.finish())
         assert "runner `store` is there" in running["edge"].output()
@@ -145,7 +151,7 @@ def test_a_part_that_is_killed_goes_on_with_its_state(
     pipeline["channels"]["raw"] = {"kind": "durable", "durability": "process"}
     out = tmp_path / "out"
     with parts(tmp_path, pipeline, "edge", "store") as running:
-        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive", PATIENCE_S)
         running[part].process.kill()
         running[part].process.wait()
         (tmp_path / "go").touch()
@@ -191,11 +197,11 @@ def test_a_part_is_stopped_and_started_again_while_the_other_goes_on(tmp_path: P
     pipeline = two(tmp_path, slow=True, held=True, durability="process")
     out = tmp_path / "out"
     with parts(tmp_path, pipeline, "edge", "store") as running:
-        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive", PATIENCE_S)
         running["store"].signal(signal.SIGTERM)
         stopped = running["store"].finish()
         assert stopped.code == 143, str(stopped)
-        until(lambda: "runner `store` is not there" in running["edge"].output(), "the cause")
+        until(lambda: "runner `store` is not there" in running["edge"].output(), "the cause", PATIENCE_S)
         assert running["edge"].process.poll() is None
         (tmp_path / "go").touch()
         with begin(tmp_path, pipeline, "store") as again:
@@ -225,7 +231,7 @@ def test_a_part_that_fails_stops_the_others(connector: Connector, tmp_path: Path
 def test_a_signal_stops_all_in_order(connector: Connector, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with connector.start(two(tmp_path, slow=True, count=10_000_000)) as running:
-        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive", PATIENCE_S)
         running.signal(signal.SIGTERM)
         result = running.finish()
     assert result.code == 143, str(result)
@@ -235,7 +241,7 @@ def test_a_signal_stops_all_in_order(connector: Connector, tmp_path: Path) -> No
 def test_nothing_is_left_of_one_command_that_is_killed(connector: Connector, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with connector.start(two(tmp_path, slow=True, count=10_000_000)) as running:
-        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive", PATIENCE_S)
         family = running.family()
         assert len(family) > 4
         running.process.kill()
