@@ -93,6 +93,7 @@ class End:
         self.failed: list[str] = []
         self.got: list[bytes] = []
         self._data = asyncio.Event()
+        self._came: list[asyncio.StreamWriter] = []
         self._reader: Reader | None = None
         self._writer: Writer | None = None
         if writes:
@@ -149,14 +150,19 @@ class End:
         finally:
             self.channel.abandon()
             await task
+            for writer in self._came:
+                writer.transport.abort()
 
     async def connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection to it, as soon as it listens."""
         while True:
             try:
-                return await asyncio.open_connection("127.0.0.1", self.port)
+                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except ConnectionRefusedError:
                 await asyncio.sleep(0.005)
+            else:
+                self._came.append(writer)
+                return reader, writer
 
 
 async def stuck(end: End) -> None:
