@@ -45,11 +45,14 @@ class Visitor(Line):
         """End the connection at once: it has come to a bound."""
         self.why = why
         self._door.host.hit(why)
+        self.hold(0)
         if self.transport is not None:
             self.transport.abort()
 
     def hold(self, held_bytes: int) -> None:
-        """So many bytes of what he sent are no whole message yet."""
+        """So many bytes of what he sent are no whole message yet; nothing is held of who has gone."""
+        if self.lost.is_set():
+            held_bytes = 0
         self._door.held_bytes += held_bytes - self.held_bytes
         self.held_bytes = held_bytes
 
@@ -68,17 +71,16 @@ class Visitor(Line):
             held_bytes = len(data)  # no message is so long: it was something else, as pings are
         self.hold(held_bytes)
         if self._door.held_bytes > self._door.most_held_bytes:
-            most = format_size(self._door.most_held_bytes)
-            self.cut(f"somebody is let go: all together have sent {most} that are no whole messages")
-            return
-        super().data_received(data)
+            self._door.free()
+        if self.transport is not None and not self.transport.is_closing():
+            super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
+        super().connection_lost(exc)
         self.expect(None)
         self.hold(0)
         self._door.went(self)
-        super().connection_lost(exc)
 
 
 class Door:
@@ -130,6 +132,12 @@ class Door:
     def went(self, visitor: Visitor) -> None:
         """A visitor is connected no more."""
         self._visitors.discard(visitor)
+
+    def free(self) -> None:
+        """Too much is held: who holds most is let go."""
+        largest = max(self._visitors, key=lambda visitor: visitor.held_bytes)
+        most = format_size(self.most_held_bytes)
+        largest.cut(f"somebody is let go: together they have sent {most} that are no whole messages, and he the most")
 
     # -- accepting
 

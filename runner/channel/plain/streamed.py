@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from runner.channel.link.tcp import reason
@@ -35,7 +36,7 @@ class StreamedMeeting(Meeting):
 
     async def meet(self, host: Host) -> None:
         """See `Meeting`."""
-        route = ("GET", self._network.path, lambda request: self._stream(request, host))
+        route = ("GET", self._network.path, partial(self._stream, host=host))
         await served(self._network, [route], host, self.address)
 
     async def _stream(self, request: web.Request, host: Host) -> web.StreamResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -73,6 +74,30 @@ def visitor_of(request: web.Request) -> Visitor:
     return visitor
 
 
+class _Told(logging.Handler):
+    """What aiohttp would log, with a traceback for each request that is none, is told in one sentence, and counted."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__()
+        self._host = host
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging`."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            self._host.hit(record.getMessage())
+        elif type(error).__module__ == "aiohttp.http_exceptions":
+            self._host.hit("somebody is let go: what he sends is no HTTP, or its headers are too long")
+        else:
+            self._host.hit(f"a request went wrong: {type(error).__name__}: {error}")
+
+
+def _logger(host: Host) -> logging.Logger:
+    logger = logging.Logger("plain")  # noqa: LOG001 - one of its own, which ends with the channel
+    logger.addHandler(_Told(host))
+    return logger
+
+
 async def served(network: Network, routes: list[Route], host: Host, address: str) -> None:
     """Serve these routes for ever. Raises RunnerError for an address that this machine does not have."""
     from aiohttp import web
@@ -104,6 +129,7 @@ async def served(network: Network, routes: list[Route], host: Host, address: str
         handle_signals=False,
         handler_cancellation=True,
         auto_decompress=False,
+        logger=_logger(host),
         shutdown_timeout=_CLOSE_S,
         max_line_size=bounds.head_bytes,
         max_field_size=bounds.head_bytes,

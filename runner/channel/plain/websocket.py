@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.channel import tls
@@ -158,7 +159,7 @@ class WebsocketMeeting(Meeting):
         if not self._listens:
             await dial(lambda: self._connect(host.bounds), host)
             return
-        route = ("GET", self._network.path, lambda request: self._accept(request, host))
+        route = ("GET", self._network.path, partial(self._accept, host=host))
         await served(self._network, [route], host, self.address)
 
     async def _accept(self, request: web.Request, host: Host) -> web.StreamResponse:
