@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import signal
+import socket
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +16,12 @@ import psutil
 import pytest
 
 from tests.children.build import sink, source
-from tests.e2e.connector import Connector, until
+from tests.e2e.connector import RUNNER, Connector, Running, until
 from tests.e2e.sidecar import Sidecar
 from tests.e2e.test_run import sent
+from tests.e2e.test_runners import free_port
+from tests.launch.shims import Shims
+from tests.nats_server import NatsServer
 
 COUNT = 20_000
 DEADLINE_S = 30.0
@@ -274,3 +281,189 @@ def test_bridges_that_cannot_be_made(tmp_path: Path, bridges: str) -> None:
     result = Connector(tmp_path).command("sidecar", "--bridges", bridges, "--health", "off")
     assert result.code == 3
     assert f"the bridge folder {bridges}/source cannot be opened: No such file or directory" in result.stderr
+
+
+def alone(folder: Path, *command: str, **variables: str) -> Running:
+    """A sidecar that is configured by variables alone, in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    options = ["--health", "off", "--report", str(folder / "report.json")]
+    words = ["--", *command] if command else []
+    environment = {f"CONNECTOR_{name}": value for name, value in variables.items()}
+    return Running([*RUNNER, "sidecar", *options, *words], folder, folder / "report.json", environment)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "ws", "zeromq+tcp"])
+def test_three_programs_joined_by_variables_alone(tmp_path: Path, scheme: str) -> None:
+    raw, clean = (f"{scheme}://127.0.0.1:{free_port()}" for _ in range(2))
+    with (
+        alone(tmp_path / "sink", *sink(tmp_path / "out"), READS=clean) as last,
+        alone(tmp_path / "middle", "cat", READS=raw, WRITES=clean, CONTRACT="one-to-one") as middle,
+        alone(tmp_path / "source", *source(COUNT), WRITES=raw) as first,
+    ):
+        for each in (first, middle, last):
+            each.finish().completed()
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_over_a_broker(tmp_path: Path, nats_server: NatsServer) -> None:
+    raw = f"{nats_server.url}/flights.raw"
+    with (
+        alone(tmp_path / "sink", *sink(tmp_path / "out"), READS=raw) as last,
+        alone(tmp_path / "source", *source(COUNT), WRITES=raw) as first,
+    ):
+        for each in (first, last):
+            each.finish().completed()
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_a_program_between_any_other_programs(tmp_path: Path) -> None:
+    """As in docs/sidecar.md: curl posts, and a server gets what comes of it."""
+    place = free_port()
+    url = f"http://127.0.0.1:{place}/words?listen=true"
+    with alone(tmp_path / "it", *sink(tmp_path / "out"), READS=url) as running:
+        until(lambda: running.process.poll() is not None or posted(place, b"one\ntwo\n"), "it to take messages")
+        until(lambda: (tmp_path / "out").exists() and (tmp_path / "out").read_bytes() == b"one\ntwo\n", "both")
+        running.signal(signal.SIGTERM)
+        running.finish().expect(128 + signal.SIGTERM, "stopped")
+
+
+def posted(port: int, body: bytes) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection), contextlib.suppress(OSError):
+        connection.request("POST", "/words", body, {"Content-Type": "application/x-ndjson"})
+        return connection.getresponse().status < 300
+    return False
+
+
+def test_a_container_next_to_one_that_has_variables_alone(tmp_path: Path) -> None:
+    raw = f"tcp://127.0.0.1:{free_port()}"
+    with Shims() as shims, alone(tmp_path / "source", *source(COUNT), WRITES=raw) as first:
+        command = json.dumps(sink(tmp_path / "out"))
+        variables = {"READS": raw, "PROCESSOR": "store", "COMMAND": command, "BRIDGES": str(shims.path)}
+        with alone(tmp_path / "sink", **variables) as last:
+            until(lambda: last.process.poll() is not None or (shims.path / "store/shim.sock").exists(), "its door")
+            container = shims.start("store")
+            last.finish().completed()
+            assert container.wait(DEADLINE_S) == 0
+        first.finish().completed()
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_a_file_with_the_same_words_is_written_and_run(tmp_path: Path) -> None:
+    raw = f"tcp://127.0.0.1:{free_port()}"
+    (tmp_path / "sink").mkdir()
+    written = Running(
+        [*RUNNER, "sidecar", "--write-config", "sidecar.toml", "--", *sink(tmp_path / "out")],
+        tmp_path / "sink",
+        None,
+        {"CONNECTOR_READS": raw},
+    )
+    with written:
+        assert written.finish().code == 0
+    words = tomllib.loads((tmp_path / "sink/sidecar.toml").read_text())
+    assert words == {"command": sink(tmp_path / "out"), "reads": raw}
+    with (
+        alone(tmp_path / "sink", *words["command"], CONFIG="sidecar.toml") as last,
+        alone(tmp_path / "source", *source(COUNT), WRITES=raw) as first,
+    ):
+        first.finish().completed()
+        last.finish().completed()
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_nothing_to_run(tmp_path: Path) -> None:
+    result = Connector(tmp_path).command("sidecar")
+    assert result.code == 2
+    assert "there is nothing to run: no pipeline.toml, no --config, and neither CONNECTOR_READS" in result.stderr
+
+
+def test_a_file_and_a_command_do_not_go_together(tmp_path: Path) -> None:
+    Connector(tmp_path).write(three(tmp_path))
+    result = Connector(tmp_path).command("sidecar", "pipeline.toml", "--", "cat")
+    assert result.code == 2
+    assert "FILE says what runs" in result.stderr
+
+
+# -- health
+
+
+def test_health_and_readiness(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path, 10_000_000)) as sidecar:
+        sidecar.begin()
+        check = ["sidecar", "--check-health", "--health", f"127.0.0.1:{sidecar.port}"]
+        assert Connector(tmp_path).command(*check).code == 0
+        status, body = sidecar.ask("/ready")
+        waits = {f"{name}: waiting for a container of `{name}`" for name in NAMES}
+        assert status == 503
+        until(lambda: set(sidecar.ask("/ready")[1]["waiting"]) == waits, "all to be waited for")
+        sidecar.containers(*NAMES)
+        until(lambda: sidecar.ask("/ready")[0] == 200, "all to run")
+        status, body = sidecar.ask("/ready")
+        assert (body["ok"], body["pipeline"], body["stopping"], body["waiting"]) == (True, "test", None, [])
+        assert {name: each["state"] for name, each in body["processors"].items()} == dict.fromkeys(NAMES, "running")
+        assert sidecar.ask("/anything")[0] == 404
+        assert sidecar.running is not None
+        sidecar.running.signal(signal.SIGTERM)
+        sidecar.finish()
+        result = Connector(tmp_path).command(*check)
+        assert (result.code, "nobody answers at" in result.stderr) == (1, True)
+
+
+def test_a_channel_whose_far_end_is_away_is_not_ready(tmp_path: Path) -> None:
+    port = free_port()
+    pipeline = {
+        "processors": {"source": {"command": ["sleep", "1000"], "writes": "far"}},
+        "channels": {"far": {"kind": "tcp", "address": f"127.0.0.1:{port}"}},
+    }
+    with Sidecar(tmp_path, pipeline) as sidecar:
+        sidecar.begin()
+        sidecar.containers("source")
+        until(lambda: sidecar.ask("/ready")[1]["processors"]["source"]["ready"], "it to run")
+        status, body = sidecar.ask("/ready")
+        assert (status, list(body["channels"])) == (503, ["far"])
+        assert "the other end is not there: connection refused" in body["channels"]["far"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /health HTTP/1.1\r\n\r\n", 200),
+        (b"HEAD /health HTTP/1.1\r\nHost: me\r\n\r\n", 200),
+        (b"GET /health?x=1 HTTP/1.0\r\n\r\n", 200),
+        (b"POST /health HTTP/1.1\r\n\r\n", 405),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /" + b"x" * 20_000, 400),
+    ],
+)
+def test_health_answers_requests_only(tmp_path: Path, request_: bytes, status: int) -> None:
+    with Sidecar(tmp_path, three(tmp_path)) as sidecar:
+        sidecar.begin()
+        with socket.create_connection(("127.0.0.1", sidecar.port), timeout=DEADLINE_S) as asks:
+            asks.sendall(request_)
+            with asks.makefile("rb") as answer:
+                assert answer.readline().startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_who_says_nothing_is_turned_away(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path)) as sidecar, contextlib.ExitStack() as stack:
+        sidecar.begin()
+        address = ("127.0.0.1", sidecar.port)
+        silent = [stack.enter_context(socket.create_connection(address, DEADLINE_S)) for _ in range(16)]
+        assert sidecar.ask("/health") == (0, {})  # there are as many as there may be
+        assert [each.recv(100) for each in silent] == [b""] * 16
+        assert sidecar.ask("/health")[0] == 200
+
+
+@pytest.mark.parametrize("address", ["8099", "host:port", "host:99999", "on"])
+def test_what_is_no_address_for_health(tmp_path: Path, address: str) -> None:
+    Connector(tmp_path).write(three(tmp_path))
+    result = Connector(tmp_path).command("sidecar", "--health", address)
+    assert (result.code, f'"{address}" is no address for health' in result.stderr) == (2, True)
+
+
+def test_an_address_for_health_that_is_taken(tmp_path: Path) -> None:
+    Connector(tmp_path).write(three(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = Connector(tmp_path).command("sidecar", "--bridges", str(tmp_path), "--health", address)
+    assert (result.code, f"health cannot be answered at {address}" in result.stderr) == (3, True)
