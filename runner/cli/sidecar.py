@@ -9,13 +9,14 @@ from typing import Literal
 import click
 
 from runner.cli.run import carry_out
-from runner.errors import EXIT_COMPLETED, EXIT_FAILED
+from runner.errors import EXIT_COMPLETED, EXIT_FAILED, RunnerError
 from runner.events import Bus
 from runner.observe.health_page import HealthPage, address_of, check
 from runner.plan.part import part
 from runner.spec.changes import read_changes
 from runner.spec.load import LoadedPipeline, load_file
 from runner.spec.model import Home
+from runner.spec.sidecar import Said, as_toml, from_environment, from_file, load_sidecar, with_command
 from runner.supervise.run import Run
 from runner.supervise.state import state_folder
 
@@ -38,6 +39,17 @@ class _Sidecar(click.Command):
 
 @click.command(name="sidecar", cls=_Sidecar)
 @click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    envvar="CONNECTOR_CONFIG",
+    help="A sidecar.toml: one processor whose channels are URLs.",
+)
+@click.option(
+    "--write-config",
+    type=click.Path(path_type=Path),
+    help="Write a sidecar.toml of what the variables say, and run nothing.",
+)
 @click.option("--runner", metavar="NAME", envvar="CONNECTOR_RUNNER", help="Run the part of this runner.")
 @click.option(
     "--changes",
@@ -72,6 +84,8 @@ class _Sidecar(click.Command):
 def command(
     *,
     file: Path | None,
+    config: Path | None,
+    write_config: Path | None,
     runner: str | None,
     changes: Path | None,
     bridges: Path,
@@ -87,22 +101,67 @@ def command(
 
     FILE is $CONNECTOR_FILE or pipeline.toml unless it is given. Each processor's container is shown its folder
     BRIDGES/NAME and runs the shim that is in it; no engine is asked.
+
+    Without a FILE there is one processor, which CONNECTOR_READS and CONNECTOR_WRITES join to others by URLs: the
+    program behind `--`, as a process here, or else one in a container, which CONNECTOR_PROCESSOR names.
     """
     if check_health:
         return _check(health)
-    loaded = _loaded(file, runner, changes)
+    words: list[str] = click.get_current_context().meta["connector.words"]
+    if write_config is not None:
+        return _write(write_config, words)
+    found = _file(file, config, words)
+    if found is None:
+        loaded = _single(config, words)
+    else:
+        laid_over = None if changes is None else read_changes(changes)
+        loaded = load_file(found, home=Home.ATTACHED, runner=runner, changes=laid_over)
     pipeline = part(loaded.pipeline, runner)
     folder = state_folder(pipeline, state_dir)
     run = Run(pipeline, Bus(), exclusive=True, state_folder=folder, fresh=fresh, bridges=bridges)
     return carry_out(run, loaded.warnings, report, log_format=log_format, quiet=quiet, beside=_page(run, health))
 
 
-def _loaded(file: Path | None, runner: str | None, changes: Path | None) -> LoadedPipeline:
-    """The pipeline, every processor of it in a container of somebody else."""
-    if file is None:
-        file = Path(os.environ.get("CONNECTOR_FILE") or FILE)
-    laid_over = None if changes is None else read_changes(changes)
-    return load_file(file, home=Home.ATTACHED, runner=runner, changes=laid_over)
+def _file(file: Path | None, config: Path | None, words: list[str]) -> Path | None:
+    """The pipeline file; None: there is one processor, which something else describes."""
+    if file is not None and (config is not None or words):
+        raise click.UsageError("FILE says what runs: leave --config and the command behind -- out")
+    if file is not None or config is not None or words:
+        return file
+    named = os.environ.get("CONNECTOR_FILE")
+    return Path(named) if named else FILE if FILE.exists() else None
+
+
+def _single(config: Path | None, words: list[str]) -> LoadedPipeline:
+    """One processor: a command behind `--` is a process here, else it is in a container of somebody else."""
+    said = from_file(config) if config is not None else _environment()
+    if words:
+        said = with_command(said, words)
+    return load_sidecar(said, env=os.environ, home=None if words else Home.ATTACHED)
+
+
+def _environment() -> Said:
+    said = from_environment(os.environ, Path.cwd())
+    if not {"reads", "writes"} & said.source.data.keys():
+        raise click.UsageError(
+            f"there is nothing to run: no {FILE}, no --config, and neither CONNECTOR_READS nor CONNECTOR_WRITES"
+        )
+    return said
+
+
+def _write(file: Path, words: list[str]) -> int:
+    """What the variables say, as a file, if it is right."""
+    import tomli_w
+
+    said = _environment()
+    if words:
+        said = with_command(said, words)
+    load_sidecar(said, env=os.environ, home=None if words else Home.ATTACHED)
+    try:
+        file.write_text(tomli_w.dumps(as_toml(said)), encoding="utf-8")
+    except OSError as error:
+        raise RunnerError(f"{file} cannot be written: {(error.strerror or str(error)).lower()}") from error
+    return EXIT_COMPLETED
 
 
 def _page(run: Run, health: str) -> HealthPage | None:

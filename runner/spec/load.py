@@ -81,6 +81,13 @@ def load_document(
     return _load(given_source(document), None, Path(folder), env, home=home, runner=None, changes={})
 
 
+def load_source(
+    source: Source, *, folder: Path, env: Mapping[str, str] | None = None, home: Home | None = None
+) -> LoadedPipeline:
+    """Like `load_document` for a document that knows where its parts stand."""
+    return _load(source, None, folder, env, home)
+
+
 def _load(
     source: Source,
     file: Path | None,
