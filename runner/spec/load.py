@@ -85,7 +85,7 @@ def load_source(
     source: Source, *, folder: Path, env: Mapping[str, str] | None = None, home: Home | None = None
 ) -> LoadedPipeline:
     """Like `load_document` for a document that knows where its parts stand."""
-    return _load(source, None, folder, env, home)
+    return _load(source, None, folder, env, home=home, runner=None, changes={})
 
 
 def _load(
