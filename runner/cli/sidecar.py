@@ -11,6 +11,7 @@ import click
 from runner.cli.run import carry_out
 from runner.errors import EXIT_COMPLETED, EXIT_FAILED, RunnerError
 from runner.events import Bus
+from runner.health import DEFAULT
 from runner.observe.health_page import HealthPage, address_of, check
 from runner.plan.part import part
 from runner.spec.changes import read_changes
@@ -21,7 +22,7 @@ from runner.supervise.run import Run
 from runner.supervise.state import state_folder
 
 BRIDGES = Path("/bridges")
-HEALTH = "127.0.0.1:8099"
+HEALTH = DEFAULT
 FILE = Path("pipeline.toml")
 
 
