@@ -35,6 +35,8 @@ class Line(asyncio.Protocol):
         self.inner: asyncio.Protocol | None = None
         self.transport: asyncio.Transport | None = None
         self.lost = asyncio.Event()
+        self.ended = False
+        """Whether the other side has ended it; to who reads, a connection that we cut looks the same."""
         self.why = "the connection was closed"
         self._flushed = asyncio.Event()
         self._flushed.set()
@@ -75,6 +77,7 @@ class Line(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         """See asyncio."""
         assert self.inner is not None
+        self.ended = True
         return self.inner.eof_received()
 
     def pause_writing(self) -> None:
