@@ -12,8 +12,13 @@ from collections.abc import Callable
 from runner.channel.link.tcp import reason
 from runner.channel.link.transport import DownError
 
-_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
-"""Who is gone without a word is known to be so after two minutes (tcp(7))."""
+_KEEP_ALIVE = (
+    (socket.TCP_KEEPIDLE, 60),
+    (socket.TCP_KEEPINTVL, 15),
+    (socket.TCP_KEEPCNT, 4),
+    (socket.TCP_USER_TIMEOUT, 120_000),
+)
+"""Who is gone without a word is known to be so after two minutes, whether anything was sent or not (tcp(7))."""
 
 
 def keep_alive(connection: socket.socket) -> None:
