@@ -191,7 +191,8 @@ async def narrow(port: int) -> socket.socket:
 
 def reset(writer: asyncio.StreamWriter) -> None:
     """Go without a word: the other side gets a reset."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    if not writer.is_closing():
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     writer.transport.abort()
 
 

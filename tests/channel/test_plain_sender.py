@@ -109,6 +109,37 @@ def test_who_takes_nothing_is_let_go_and_holds_no_more_than_a_piece() -> None:
     run(act)
 
 
+HANDSHAKES = {
+    "tcp": b"",
+    "http": b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "websocket": (
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", list(HANDSHAKES))
+def test_who_reads_slowly_holds_a_piece_here_and_no_more(kind: str) -> None:
+    async def act() -> None:
+        end = End("writer", kind, capacity=64 << 20, bounds=Bounds(stalled_s=1.5))
+        async with end.alive():
+            client = await narrow(end.port)
+            await asyncio.get_running_loop().sock_sendall(client, HANDSHAKES[kind])
+            end.write(*numbered(COUNT, 1000))
+            await until(lambda: end.account, "something to be taken")
+            await stuck(end)
+            (peer,) = end.far.peers
+            line = getattr(peer, "_line", None) or getattr(peer, "_visitor")  # noqa: B009 - private
+            assert line.transport.get_write_buffer_size() <= 20 << 10
+            assert end.channel.readers[0].queued_messages > COUNT // 2
+            await until(lambda: not end.far.peers, "it to be let go")
+            assert any("took nothing for 1.5 s" in why for why in end.far.hits)
+            client.close()
+
+    run(act)
+
+
 def test_what_a_stranger_says_to_a_writer_is_read_and_left() -> None:
     async def act() -> None:
         end = End("writer", "tcp", bounds=Bounds(held_bytes=1 << 20), max_message_bytes=1 << 10)
