@@ -155,7 +155,9 @@ class Bridge:
         self.seats.clear()
 
     async def close(self) -> None:
-        """Nobody is let in any more, and who is here is left alone."""
+        """Nobody is let in any more, and who is here is left alone. May be called more than once."""
+        if self._closed:
+            return
         self._closed = True
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
