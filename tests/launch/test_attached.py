@@ -239,6 +239,18 @@ def test_who_does_not_say_hello_is_turned_away(said: bytes) -> None:
     run(test)
 
 
+def test_a_shim_of_another_version_is_told_of() -> None:
+    async def test() -> None:
+        async with attached() as it:
+            for _ in range(2):
+                with Stranger(it.door, b"H" + struct.pack("<I", 9) + HELLO[5:]) as stranger:
+                    assert await stranger.heard() == b""
+            (warned,) = [event for event in it.events if isinstance(event, Warned)]
+            assert "another version (9, not 1) is turned away: restart its container" in warned.message
+
+    run(test)
+
+
 def test_who_says_nothing_is_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seats, "_HELLO_S", 0.2)
 
@@ -260,7 +272,7 @@ def test_a_crowd_is_turned_away_and_told_of_once() -> None:
                     let_in += await stranger.heard() == b"W"
                 assert let_in == 17  # its replica, and those who may stand by
                 (warned,) = [event for event in it.events if isinstance(event, Warned)]
-                assert "far more shims connect at" in warned.message
+                assert "far more shims than it has instances (1) connect at its socket" in warned.message
 
     run(test)
 
