@@ -28,8 +28,8 @@ class LaunchContext:
 
     `run` is the run's id and `pipeline` the pipeline's name. `exclusive`: this process has no children but those of
     the run. `notify` takes an event for the observers (a warning, the progress of a download), and `stop` asks for an
-    orderly end of the run, with a cause; both are called on the event loop's thread only. `bridges` is where the
-    folders of attached processors are.
+    orderly end of the run, with a cause; both are called on the event loop's thread only. `stopping` tells whether it
+    is being stopped. `bridges` is where the folders of attached processors are.
     """
 
     run: str
@@ -37,6 +37,7 @@ class LaunchContext:
     exclusive: bool
     notify: Callable[[Event], None]
     stop: Callable[[str], None] = lambda _cause: None
+    stopping: Callable[[], bool] = lambda: False
     bridges: Path | None = None
 
 

@@ -70,9 +70,10 @@ class Seat:
 
 
 class Bridge:
-    """The door of one processor. `most` shims may be connected at once; `on_crowd` is called when more come.
+    """The door of one processor.
 
-    `on_asked` is called when a container is asked to stop, `on_come` when one has come.
+    `on_asked` is called when a container is asked to stop, `on_come` when one has come after the end, and `on_misfit`,
+    with a sentence, when somebody is turned away that a person should know of.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Bridge:
         *,
         on_asked: Callable[[], None],
         on_come: Callable[[], None],
-        on_crowd: Callable[[], None],
+        on_misfit: Callable[[str], None],
     ) -> None:
         self.folder = folder
         self.on_asked = on_asked
@@ -91,7 +92,8 @@ class Bridge:
         self._most = replicas + _SPARE
         self._expected = 0
         self._on_come = on_come
-        self._on_crowd = on_crowd
+        self._on_misfit = on_misfit
+        self._replicas = replicas
         self._closed = False
         self._free: deque[Seat] = deque()
         self._waiters: deque[asyncio.Future[Seat]] = deque()
@@ -155,7 +157,9 @@ class Bridge:
         self.seats.clear()
 
     async def close(self) -> None:
-        """Nobody is let in any more, and who is here is left alone."""
+        """Nobody is let in any more, and who is here is left alone. May be called more than once."""
+        if self._closed:
+            return
         self._closed = True
         self._loop.remove_reader(self._listener.fileno())
         self._listener.close()
@@ -178,7 +182,8 @@ class Bridge:
             return
         if len(self.seats) + len(self._greeting) >= self._most:
             channel.close()
-            self._on_crowd()
+            many = f"far more shims than it has instances ({self._replicas}) connect at its socket"
+            self._on_misfit(f"{many}: the rest are turned away")
             return
         channel.setblocking(False)  # noqa: FBT003 - the library's own shape
         task = self._loop.create_task(self._greet(channel))
@@ -201,6 +206,9 @@ class Bridge:
             raise
         if hello is None or hello.version != VERSION:
             channel.close()
+            if hello is not None:
+                other = f"a shim of another version ({hello.version}, not {VERSION})"
+                self._on_misfit(f"{other} is turned away: restart its container")
             return
         seat = Seat(self, channel, hello)
         if self.over is not None:

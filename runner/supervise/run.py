@@ -139,7 +139,15 @@ class Run:
         """
         _make_room_for_descriptors(self.pipeline)
         homes = Homes(
-            LaunchContext(self.id, self.pipeline.name, self._exclusive, self.bus.emit, self.stop, self._bridges)
+            LaunchContext(
+                self.id,
+                self.pipeline.name,
+                self._exclusive,
+                self.bus.emit,
+                stop=self.stop,
+                stopping=lambda: self.stopping is not None,
+                bridges=self._bridges,
+            )
         )
         self._started_s = self._clock()
         self.bus.emit(RunStarted(pipeline=self.pipeline.name, run=self.id, processors=tuple(self.pipeline.processors)))

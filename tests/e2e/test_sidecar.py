@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.children.build import sink, source
+from tests.children.build import script, sink, source
 from tests.e2e.connector import RUNNER, Connector, Running, until
 from tests.e2e.sidecar import Sidecar
 from tests.e2e.test_run import sent
@@ -467,3 +467,73 @@ def test_an_address_for_health_that_is_taken(tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         result = Connector(tmp_path).command("sidecar", "--bridges", str(tmp_path), "--health", address)
     assert (result.code, f"health cannot be answered at {address}" in result.stderr) == (3, True)
+
+
+# -- what a program in a container may have
+
+
+def test_named_ports_go_through_pipes(tmp_path: Path) -> None:
+    pipeline = {
+        "processors": {
+            "words": {"command": ["printf", r"a\nb\n"], "writes": "words"},
+            "extra": {"command": ["printf", r"c\nd\n"], "writes": "extra"},
+            "both": {
+                "command": ["sh", "-c", 'cat; cat "$CONNECTOR_READER_MORE" > "$CONNECTOR_WRITER_COPY"'],
+                "reads": {"stdin": "words", "more": "extra"},
+                "writes": {"stdout": "one", "copy": "two"},
+            },
+            "left": {"command": sink(tmp_path / "left"), "reads": "one"},
+            "right": {"command": sink(tmp_path / "right"), "reads": "two"},
+        }
+    }
+    with Sidecar(tmp_path, pipeline) as sidecar:
+        sidecar.begin()
+        sidecar.containers("words", "extra", "both", "left", "right")
+        sidecar.finish().completed()
+    assert ((tmp_path / "left").read_text(), (tmp_path / "right").read_text()) == ("a\nb\n", "c\nd\n")
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        {"contract": "batch", "command": ["cat", "{batch}"]},
+        {"contract": "batch", "command": ["cat"], "batch": {"messages": 700}},
+        {"contract": "acknowledged", "command": script("acknowledges", "echo", 1, 0)},
+        {"contract": "acknowledged", "command": script("acknowledges", "echo", 1, 0), "bridge": "zeromq"},
+        {"bridge": "zeromq", "command": script("sockets", "echo"), "contract": "stream"},
+    ],
+    ids=["batch file", "batch", "acknowledged", "dealer", "sockets"],
+)
+def test_every_contract_and_bridge(tmp_path: Path, middle: dict[str, Any]) -> None:
+    with Sidecar(tmp_path, three(tmp_path, 5000, **middle)) as sidecar:
+        sidecar.begin()
+        sidecar.containers(*NAMES)
+        sidecar.finish().completed()
+        assert (tmp_path / "out").read_bytes() == sent(5000)
+        assert not list(sidecar.shims.path.glob("*/z*"))
+
+
+def test_a_pipe_from_one_container_to_the_next(tmp_path: Path) -> None:
+    pipeline = {
+        "processors": {
+            "source": {"command": source(COUNT), "writes": "raw"},
+            "sink": {"command": sink(tmp_path / "out"), "reads": "raw", "restart": "never"},
+        },
+        "channels": {"raw": {"kind": "pipe"}},
+    }
+    with Sidecar(tmp_path, pipeline) as sidecar:
+        sidecar.begin()
+        sidecar.containers("source", "sink")
+        result = sidecar.finish()
+    assert result.code == 0, result
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_checks_are_made_in_the_container(tmp_path: Path) -> None:
+    ready = {"command": ["sh", "-c", 'test "$WHERE" = container'], "every": "50ms"}
+    with Sidecar(tmp_path, three(tmp_path, ready=ready)) as sidecar:
+        sidecar.begin()
+        sidecar.containers("source", "sink")
+        sidecar.shims.start("middle", WHERE="container")
+        sidecar.finish().completed()
+        assert (tmp_path / "out").read_bytes() == sent(COUNT)
