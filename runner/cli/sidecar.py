@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -12,6 +13,8 @@ from runner.cli.run import carry_out
 from runner.errors import EXIT_COMPLETED, EXIT_FAILED, RunnerError
 from runner.events import Bus
 from runner.health import DEFAULT
+from runner.launch.attached_folder import AttachedFolder
+from runner.launch.shim.locate import shim_path
 from runner.observe.health_page import HealthPage, address_of, check
 from runner.plan.part import part
 from runner.spec.changes import read_changes
@@ -65,6 +68,11 @@ class _Sidecar(click.Command):
     help="Where the folders are that the containers of the processors are shown (default: /bridges).",
 )
 @click.option(
+    "--shim-dir",
+    type=click.Path(path_type=Path),
+    help="Put the shim here as well: a folder that outlives the bridges, from which containers start.",
+)
+@click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
     envvar="CONNECTOR_STATE_DIR",
@@ -90,6 +98,7 @@ def command(
     runner: str | None,
     changes: Path | None,
     bridges: Path,
+    shim_dir: Path | None,
     state_dir: Path | None,
     health: str,
     report: Path | None,
@@ -117,6 +126,9 @@ def command(
     else:
         laid_over = None if changes is None else read_changes(changes)
         loaded = load_file(found, home=Home.ATTACHED, runner=runner, changes=laid_over)
+    if shim_dir is not None:
+        with contextlib.closing(AttachedFolder(shim_dir)) as folder_of_shim:
+            folder_of_shim.install(shim_path())
     pipeline = part(loaded.pipeline, runner)
     folder = state_folder(pipeline, state_dir)
     run = Run(pipeline, Bus(), exclusive=True, state_folder=folder, fresh=fresh, bridges=bridges)

@@ -47,6 +47,7 @@ def compose_text(ground: Ground) -> str:
             "x-processor": "Processors: images as they are, behind walls. Each is started by the shim, which gets from "
             "its runner what to run, and pipes for its messages.",
             "x-runner": "Runners: they move the messages, start programs again, and keep what must not be lost.",
+            "volumes": "Bridges go with the last container that uses them; the shim and the state stay.",
             "networks": "None of the ways between processors is a network: messages go over the bridges.",
             "x-bridge": "A bridge is in memory: the socket between a processor and its runner, and what they share.",
         },
@@ -139,6 +140,7 @@ def _bridge() -> Block:
 
 def _volumes(pipeline: Pipeline, around: Surroundings) -> Block:
     keys: dict[str, Value] = {naming.bridge(name): Alias(_BRIDGE) for name in pipeline.processors}
+    keys[naming.SHIMS] = Block({})
     for runner in pipeline.runners or (None,):
         keys[naming.state(runner)] = Block({})
     if around.links.nats:
