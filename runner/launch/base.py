@@ -73,6 +73,9 @@ class Handle(ABC):
     waiting: str | None = None
     """What a `start` under way waits for that somebody else has to bring; None: nothing."""
 
+    standby: bool = False
+    """Whether nobody misses it while it waits: it is there for the case that more is brought."""
+
     @abstractmethod
     async def start(self, request: LaunchRequest) -> int:
         """Start the program; returns its process id as the runner sees it (0 where it cannot be seen).

@@ -112,7 +112,7 @@ def test_two_runners(images: None, tmp_path: Path, name: str) -> None:
 def test_what_people_do_to_a_project(images: None, tmp_path: Path) -> None:
     """Stopped it drains, started it goes on; one service is restarted; `docker kill` waits for `docker start`."""
     del images
-    with project("two-runners", tmp_path, COUNT_TO="3000", COUNT_PAUSE="4") as its:
+    with project("two-runners", tmp_path, COUNT_TO="6000", COUNT_PAUSE="8") as its:
         its.compose("config", "--quiet")
         its.up()
         its.until(lambda: len(squares(its)) > 50, "the first numbers")
@@ -127,6 +127,9 @@ def test_what_people_do_to_a_project(images: None, tmp_path: Path) -> None:
         its.until(lambda: len(squares(its)) > len(before) + 50, "more numbers")
         its.compose("restart", "square")
         its.compose("restart", "connector-edge")
+        its.compose("up", "--detach", "--scale", "square=3", limit_s=120)
+        its.until(lambda: all(f"square[{number}]" in its.logs("connector-centre") for number in (2, 3)), "two more")
+        its.compose("up", "--detach", "--scale", "square=1", limit_s=120)
         seen = len(squares(its))
         its.until(lambda: len(squares(its)) > seen + 50, "numbers after the restarts")
 
@@ -135,7 +138,7 @@ def test_what_people_do_to_a_project(images: None, tmp_path: Path) -> None:
         assert its.running("connector-centre", "connector-edge", "count")
         its.compose("start", "square")
         its.until_ended("connector-edge", "connector-centre", "count", "square")
-        assert squares(its) == [number**2 for number in range(1, 3001)]
+        assert squares(its) == [number**2 for number in range(1, 6001)]
 
 
 SOAK = {

@@ -169,11 +169,19 @@ def test_what_an_image_says_is_laid_over_the_file(spec: Processor, due: tuple[st
     assert entrypoint(spec, IMAGE) == due
 
 
+def test_what_answers_each_message_may_have_more_containers(chain: Exported) -> None:
+    assert {name: table.get("replicas") for name, table in chain.changes["processors"].items()} == {
+        "fetch": None,
+        "clean": 8,
+        "store": None,
+    }
+
+
 def test_nothing_is_laid_over_what_says_it_all(tmp_path: Path) -> None:
     found = Exported(
         CHAIN.replace('image  = "fetch:1"', 'image = "fetch:1"\ncommand = ["go"]'), tmp_path, Image("x"), secrets=()
     )
-    assert found.changes == {}
+    assert "fetch" not in found.changes["processors"]
 
 
 TWO = """
