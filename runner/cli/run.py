@@ -68,12 +68,12 @@ def command(
         from runner.cli.parts import Wanted, run_all
 
         return run_all(loaded, Wanted(file, report, log_format, home, state_dir, quiet, fresh, locked))
-    pipeline = loaded.pipeline
+    pipeline = part(loaded.pipeline, runner)
     if locked:
         from runner.pack.lock import locked as as_locked
 
-        pipeline = as_locked(file, pipeline)
-    pipeline = part(pipeline, runner)
+        elsewhere = loaded.pipeline.processors.keys() - pipeline.processors.keys()
+        pipeline = as_locked(file, pipeline, elsewhere=elsewhere)
     if report is not None:
         from runner.observe.report import check_writable
 
