@@ -74,13 +74,13 @@ def command(
         from runner.cli.parts import Wanted, run_all
 
         return run_all(loaded, Wanted(file, report, log_format, home, state_dir, quiet, fresh, locked))
-    pipeline = loaded.pipeline
+    pipeline = part(loaded.pipeline, runner)
     if locked:
         from runner.pack.lock import locked as as_locked
 
-        pipeline = as_locked(file, pipeline)
+        elsewhere = loaded.pipeline.processors.keys() - pipeline.processors.keys()
+        pipeline = as_locked(file, pipeline, elsewhere=elsewhere)
     bus = Bus()
-    pipeline = part(pipeline, runner)
     run = Run(pipeline, bus, exclusive=True, state_folder=state_folder(pipeline, state_dir), fresh=fresh)
     return carry_out(run, loaded.warnings, report, log_format=log_format, quiet=quiet)
 
