@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from runner.channel.link import frames, kinds
+from runner.channel.link import frames, kinds, tcp, websocket
 from runner.channel.link.frames import Data, End, Frame, Hello
 from runner.channel.link.peer import Timing
 from runner.channel.link.receiver import Receiver
@@ -88,6 +88,9 @@ WAYS: dict[str, Callable[[], None]] = {
 def main() -> None:
     """Change what is to be changed, then run it."""
     way = sys.argv.pop(1)
+    for module in (tcp, websocket):
+        module._CONNECT_S = HASTY.hello_s  # type: ignore[attr-defined]
+    tcp._HANDSHAKE_S = HASTY.hello_s
     kinds.link_ends = partial(kinds.link_ends, timing=HASTY)
     WAYS[way]()
     if way != "whole":

@@ -23,7 +23,7 @@ import psutil
 from tests.certificates import authority, curve_keys
 from tests.children.build import sink, source
 from tests.children.messages import message, number_of
-from tests.e2e.connector import Connector, Result, Running, until
+from tests.e2e.connector import RUNNER, Connector, Result, Running, until
 from tests.faults.hasty import HASTY, hasty
 from tests.faults.proxy import Fault, Proxy, Way, What
 from tests.nats_server import NatsServer
@@ -32,8 +32,8 @@ SIZE_BYTES = 300
 START_LIMIT_S = 60.0
 FINISH_LIMIT_S = 60.0
 """A finite pipeline ends by itself within this, after the last fault."""
-MOST_MEMORY_BYTES = 96 << 20
-"""A runner grows by less than this, whatever becomes of its connections: windows, queues and buffers of both kinds."""
+MOST_MEMORY_BYTES = {False: 32 << 20, True: 96 << 20}
+"""A runner grows by less than this, whatever becomes of its connections; where it is durable the store's pages count."""
 CAPACITY = "1MiB"
 KILL = "kill"
 _SOON_S = 2 * HASTY.silent_s
@@ -48,7 +48,8 @@ class Plan:
     """What is run and how many faults there are.
 
     `kind` may have its protection behind a `+` ("tcp+tls"); with `middle` there are three runners, and `kind` is of the
-    second channel, "tcp" of the first. `only` these faults are made.
+    second channel, "tcp" of the first. `first` of all, then `only` these faults are made. `way` is that of `hasty`, or
+    "" for the runner as it is.
     """
 
     kind: str
@@ -58,12 +59,15 @@ class Plan:
     durable: bool = False
     middle: bool = False
     way: str = "whole"
-    rate_per_s: int = 4_000
+    rate_per_s: int | None = 4_000
+    bytes_per_s: float = 0.0
     pause_s: float = 0.2
+    first: tuple[What, ...] = ()
     only: tuple[What, ...] = tuple(WEIGHTS)
 
     def __str__(self) -> str:
-        more = f"{' durable' * self.durable}{' three' * self.middle}{' ' + self.way if self.way != 'whole' else ''}"
+        way = "" if self.way in ("", "whole") else f" {self.way}"
+        more = " durable" * self.durable + " three" * self.middle + way
         return f"{self.kind} {self.listen} listens{more}"
 
     @property
@@ -93,6 +97,7 @@ class Outcome:
     noticed: int
     connections: int
     took_s: float
+    ended_s: float = 0.0
     most_memory_bytes: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -106,7 +111,9 @@ class Outcome:
         return (
             f"{self.plan}: {sum(map(len, self.made.values()))} faults ({made}; {self.noticed} changed bytes noticed), "
             f"{self.connections} connections, {self.sent} sent, {self.lost} lost, {self.doubled} doubled, "
-            f"{self.foreign} foreign, {'in order' if self.ordered else 'OUT OF ORDER'}, {self.took_s:.1f} s"
+            f"{self.foreign} foreign, {'in order' if self.ordered else 'OUT OF ORDER'}, {self.took_s:.1f} s, "
+            f"{self.ended_s:.1f} s of it after the last, grown by "
+            + ", ".join(f"{name} {size_bytes >> 20} MiB" for name, size_bytes in self.most_memory_bytes.items())
         )
 
     def expect_nothing_lost(self) -> None:
@@ -117,7 +124,9 @@ class Outcome:
         for result in self.results.values():
             result.completed()
         for name, size_bytes in self.most_memory_bytes.items():
-            assert size_bytes < MOST_MEMORY_BYTES, f"runner {name} grew by {size_bytes:,} bytes: {told}"
+            assert size_bytes < MOST_MEMORY_BYTES[self.plan.durable], (
+                f"runner {name} grew by {size_bytes:,} bytes: {told}"
+            )
         for channel, (writing, reading) in self._ends():
             writes, reads = self.results[writing].channel(channel), self.results[reading].channel(channel)
             (there,) = writes["readers"].values()
@@ -164,11 +173,11 @@ class Joined:
             common["durability"] = "process"
         common |= self._protection(protection)
         if server is not None:
-            proxies = [self._stack.enter_context(Proxy(server.port)) for _ in range(2)]
+            proxies = [self._stack.enter_context(Proxy(server.port, self.plan.bytes_per_s)) for _ in range(2)]
             places = [common | {"url": f"nats://127.0.0.1:{proxy.port}"} for proxy in proxies]
         else:
             port = free_port()
-            proxies = [self._stack.enter_context(Proxy(port))]
+            proxies = [self._stack.enter_context(Proxy(port, self.plan.bytes_per_s))]
             common |= {"listen": self.plan.listen}
             places = [common | {"address": f"127.0.0.1:{each}"} for each in (proxies[0].port, port)]
             if self.plan.listen == "writer":
@@ -188,7 +197,7 @@ class Joined:
         """Start one, or start it again."""
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
-        connector = Connector(folder, hasty(self.plan.way))
+        connector = Connector(folder, hasty(self.plan.way) if self.plan.way else RUNNER)
         self.running[name] = self._stack.enter_context(connector.start(self._pipeline(name), "--runner", name))
 
     def _pipeline(self, name: str) -> dict[str, Any]:
@@ -196,8 +205,8 @@ class Joined:
         plan = self.plan
         at = plan.runners.index(name)
         writing = source(
-            None, "--until", self.stop, "--total", self.total, "--rate", plan.rate_per_s, "--start", "written",
-            size=SIZE_BYTES,
+            None, "--until", self.stop, "--total", self.total, "--start", "written",
+            *(() if plan.rate_per_s is None else ("--rate", plan.rate_per_s)), size=SIZE_BYTES,
         )  # fmt: skip
         names = list(plan.channels)
         channels = {each: self._places[each][0 if index >= at else 1] for index, each in enumerate(names)}
@@ -247,13 +256,17 @@ class Joined:
         for name in self._chance.sample(self.plan.runners, len(self.plan.runners)):
             self.start(name)
         until(lambda: self._ended() or self.arrived(), "a first message", START_LIMIT_S)
-        for _ in range(self.plan.faults):
+        print(f"{self.plan}: a first message after {time.monotonic() - began:.1f} s")
+        for number in range(self.plan.faults):
             self.look()
-            self.fault()
+            time.sleep(self._chance.uniform(0, self.plan.pause_s))
+            self.fault(self.plan.first[number] if number < len(self.plan.first) else self._next())
         self.look()
         self.stop.touch()
+        stopped = time.monotonic()
         results = {name: running.finish(FINISH_LIMIT_S) for name, running in self.running.items()}
         outcome = self._compared(results, time.monotonic() - began)
+        outcome.ended_s = time.monotonic() - stopped
         print(outcome.summary())
         return outcome
 
@@ -264,12 +277,14 @@ class Joined:
     def _ended(self) -> bool:
         return any(running.process.poll() is not None for running in self.running.values())
 
-    def fault(self) -> None:
-        """One more of the schedule; returns when it is over."""
+    def _next(self) -> str:
+        weights: dict[str, int] = {what: weight for what, weight in WEIGHTS.items() if what in self.plan.only}
+        weights[KILL] = 2 * self.plan.durable
+        return self._chance.choices([*weights], [*weights.values()])[0]
+
+    def fault(self, what: str) -> None:
+        """Make one; returns when it is over."""
         chance = self._chance
-        time.sleep(chance.uniform(0, self.plan.pause_s))
-        weights = {what: weight for what, weight in WEIGHTS.items() if what in self.plan.only}
-        what = chance.choices([*weights, KILL], [*weights.values(), 2 * self.plan.durable])[0]
         began = time.monotonic()
         if what == KILL:
             self.kill(chance.sample(self.plan.runners, chance.randint(1, len(self.plan.runners))))
@@ -280,7 +295,10 @@ class Joined:
     def _make(self, what: What) -> None:
         fault = self._fault(what)
         proxy = self._chance.choice([proxy for proxies in self.proxies.values() for proxy in proxies])
-        self.noticed += proxy.make(fault) and fault.what is What.CORRUPT
+        began = time.monotonic()
+        noticed = proxy.make(fault)
+        print(f"{fault}: {time.monotonic() - began:.2f} s, then {self.arrived()} B at the sink")
+        self.noticed += noticed and what is What.CORRUPT
 
     def _fault(self, what: What) -> Fault:
         chance = self._chance

@@ -103,14 +103,15 @@ class _Link:
 class _Flow:
     """What becomes of all bytes of one direction now."""
 
-    delay_s: float = 0.0
+    usual_bytes_per_s: float
     bytes_per_s: float = 0.0
+    delay_s: float = 0.0
     loses: bool = False
     trap: _Trap | None = None
     open: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.open.set()
+        self.mend()
 
     def worsen(self, what: What) -> None:
         """From now on."""
@@ -125,7 +126,7 @@ class _Flow:
 
     def mend(self) -> None:
         """All is well again."""
-        self.loses, self.delay_s, self.bytes_per_s = False, 0.0, 0.0
+        self.loses, self.delay_s, self.bytes_per_s = False, 0.0, self.usual_bytes_per_s
         self.open.set()
 
     async def held_up(self, size_bytes: int) -> None:
@@ -140,8 +141,10 @@ class _Flow:
 class Proxy:
     """Listens at `port`, and joins each connection to the port `target`. Use as a context manager."""
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, bytes_per_s: float = 0.0) -> None:
         self.target = target
+        self.bytes_per_s = bytes_per_s
+        """Never more than this goes forth; 0: as much as can."""
         self.port = 0
         self.connections = 0
         """How many have been joined so far."""
@@ -180,7 +183,7 @@ class Proxy:
     # -- all below is the proxy's own thread
 
     async def _open(self) -> None:
-        self._flows = {way: _Flow() for way in Way}
+        self._flows = {way: _Flow(self.bytes_per_s if way is Way.FORTH else 0.0) for way in Way}
         await self._listen()
 
     async def _close(self) -> None:
