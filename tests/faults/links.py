@@ -33,7 +33,7 @@ START_LIMIT_S = 60.0
 FINISH_LIMIT_S = 60.0
 """A finite pipeline ends by itself within this, after the last fault."""
 MOST_MEMORY_BYTES = {False: 32 << 20, True: 96 << 20}
-"""A runner grows by less than this, whatever becomes of its connections; where it is durable the store's pages count."""
+"""A runner grows by less than this, whatever becomes of its connections; a durable one with the store's pages in it."""
 CAPACITY = "1MiB"
 KILL = "kill"
 _SOON_S = 2 * HASTY.silent_s
