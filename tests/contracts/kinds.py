@@ -1,6 +1,6 @@
 """One channel of each kind, from a writer to its readers, whatever is between them: what the contract suite runs on.
 
-A kind that leaves its runner has two ends, each with a channel of its own as two runners have them; the others have one.
+A kind that leaves its runner has two ends, each with a channel of its own as two runners have them; others have one.
 `kill` leaves them as a runner that was killed does, `open` makes them anew with whatever is on record.
 """
 
@@ -66,6 +66,7 @@ class Line(ABC):
     async def end(self) -> None:
         """Its writer has ended for good."""
 
+    @abstractmethod
     async def over(self) -> None:
         """All that it has to do is done."""
 
@@ -113,6 +114,9 @@ class PipeLine(Line):
 
     async def end(self) -> None:
         self._pipe.release_writing_end()
+
+    async def over(self) -> None:
+        """The kernel has nothing to do."""
 
 
 class ChannelLine(Line):

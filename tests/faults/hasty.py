@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from runner.channel.link import frames, kinds, tcp, websocket
+from runner.channel.link import frames, kinds, tcp, websocket, zeromq
 from runner.channel.link.frames import Data, End, Frame, Hello
 from runner.channel.link.peer import Timing
 from runner.channel.link.receiver import Receiver
@@ -90,7 +90,8 @@ def main() -> None:
     way = sys.argv.pop(1)
     for module in (tcp, websocket):
         module._CONNECT_S = HASTY.hello_s  # type: ignore[attr-defined]
-    tcp._HANDSHAKE_S = HASTY.hello_s
+    tcp._HANDSHAKE_S = zeromq._HANDSHAKE_S = HASTY.hello_s
+    zeromq._BEAT_S, zeromq._SILENT_S = HASTY.beat_s, HASTY.silent_s
     kinds.link_ends = partial(kinds.link_ends, timing=HASTY)
     WAYS[way]()
     if way != "whole":

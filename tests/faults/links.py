@@ -173,7 +173,9 @@ class Joined:
             common["durability"] = "process"
         common |= self._protection(protection)
         if server is not None:
-            proxies = [self._stack.enter_context(Proxy(server.port, self.plan.bytes_per_s)) for _ in range(2)]
+            proxies = [
+                self._stack.enter_context(Proxy(server.port, self.plan.bytes_per_s, to_server=True)) for _ in range(2)
+            ]
             places = [common | {"url": f"nats://127.0.0.1:{proxy.port}"} for proxy in proxies]
         else:
             port = free_port()

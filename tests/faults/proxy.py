@@ -85,13 +85,14 @@ class _Link:
     """One connection: a socket to each end.
 
     `cut_off`: directions whose end has been passed on, what comes after it is thrown away. `dead`: those in which
-    nothing is passed on any more, not even an end or a reset.
+    nothing is passed on any more, not even an end or a reset. `let_go`: who connected has ended it, `over`: both have.
     """
 
     near: socket.socket
     far: socket.socket
     cut_off: set[Way] = field(default_factory=set)
     dead: set[Way] = field(default_factory=set)
+    let_go: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def ends(self, way: Way) -> tuple[socket.socket, socket.socket]:
@@ -141,8 +142,10 @@ class _Flow:
 class Proxy:
     """Listens at `port`, and joins each connection to the port `target`. Use as a context manager."""
 
-    def __init__(self, target: int, bytes_per_s: float = 0.0) -> None:
+    def __init__(self, target: int, bytes_per_s: float = 0.0, *, to_server: bool = False) -> None:
         self.target = target
+        self.to_server = to_server
+        """Who listens is no runner: how long it keeps a dead connection is its own business."""
         self.bytes_per_s = bytes_per_s
         """Never more than this goes forth; 0: as much as can."""
         self.port = 0
@@ -285,6 +288,8 @@ class Proxy:
         except OSError:
             if way not in link.dead and not self._flows[way].loses:
                 raise
+        if not data and way is Way.FORTH:
+            link.let_go.set()
         if not data and self._flows[way].loses:
             link.dead.add(way)
         return data
@@ -355,7 +360,7 @@ class Proxy:
         limit_s = fault.for_s if fault.what is What.CORRUPT else _GONE_LIMIT_S
         try:
             async with asyncio.timeout(limit_s):
-                await link.over.wait()
+                await (link.let_go if self.to_server else link.over).wait()
         except TimeoutError:
             if fault.what is not What.CORRUPT:
                 raise AssertionError(f"an end still holds its connection after {limit_s} s: {fault}") from None

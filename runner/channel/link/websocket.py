@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import ssl
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from runner.channel import tls
 from runner.channel.link.tcp import reason
@@ -116,15 +117,23 @@ def _said(message: Any, code: int | None) -> str:
     return "it has closed the connection"
 
 
+def _drop_silent(protocol: web.RequestHandler[Any], asked: WeakSet[object]) -> None:
+    """End a connection over which no whole request has come."""
+    if protocol.transport is not None and protocol not in asked:
+        protocol.transport.abort()
+
+
 class _WebsocketListener(Listener):
     """aiohttp's server, with one path."""
 
-    def __init__(self, runner: web.AppRunner, address: str) -> None:
+    def __init__(self, server: asyncio.Server, runner: web.AppRunner, address: str) -> None:
         self.address = address
+        self._server = server
         self._runner = runner
 
     async def close(self) -> None:
         """See `Listener`."""
+        self._server.close()
         await self._runner.cleanup()
 
 
@@ -170,7 +179,10 @@ class WebsocketTransport(Transport):
         """See `Transport`."""
         from aiohttp import web
 
+        asked: WeakSet[object] = WeakSet()
+
         async def handle(request: web.Request) -> web.StreamResponse:
+            asked.add(request.protocol)
             if not self._may(request.headers.get("Authorization", "")):
                 return web.Response(status=401, text="a token is needed\n", headers={"WWW-Authenticate": "Bearer"})
             if self._open >= self._bounds.strangers:
@@ -192,17 +204,30 @@ class WebsocketTransport(Transport):
         application.router.add_get(self._network.path, handle)
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
         await runner.setup()
-        context = None if self._network.tls is None else tls.listening(self._network.tls)
-        site = web.TCPSite(runner, self._host, self._network.port, ssl_context=context)
+        serving = runner.server
+        assert serving is not None
+        loop = asyncio.get_running_loop()
+
+        def made() -> asyncio.Protocol:
+            """A new connection, for which aiohttp itself would wait for ever."""
+            protocol = serving()
+            loop.call_later(_CONNECT_S, _drop_silent, protocol, asked)
+            return protocol
+
         try:
-            await site.start()
-        except OSError as error:
+            context = None if self._network.tls is None else tls.listening(self._network.tls)
+            more = {} if context is None else {"ssl": context, "ssl_handshake_timeout": _CONNECT_S}
+            server = await loop.create_server(made, self._host, self._network.port, reuse_address=True, **more)
+        except BaseException as error:
             await runner.cleanup()
+            if not isinstance(error, OSError):
+                raise
             if error.errno == 98 or "in use" in str(error):  # asyncio makes an error of its own of EADDRINUSE
                 raise DownError("somebody else listens there") from error
             raise cannot_listen(self.address, reason(error)) from error
-        port = runner.addresses[0][1]
-        return _WebsocketListener(runner, self.address.replace(f":{self._network.port}/", f":{port}/", 1))
+        port = server.sockets[0].getsockname()[1]
+        address = self.address.replace(f":{self._network.port}/", f":{port}/", 1)
+        return _WebsocketListener(server, runner, address)
 
     def _may(self, header: str) -> bool:
         token = self._network.token
