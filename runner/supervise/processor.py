@@ -252,6 +252,11 @@ class ProcessorRun:
         return InstanceState.EXITED
 
     @property
+    def ready(self) -> bool:
+        """Whether its first replica runs, and is ready; or has ended as it should."""
+        return self.replicas[0].state in {InstanceState.RUNNING, InstanceState.DRAINING, InstanceState.EXITED}
+
+    @property
     def cause(self) -> str:
         """Why it is in its state."""
         if self.failed is not None:

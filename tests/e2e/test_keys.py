@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.server
+import shutil
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runner.channel import tls
+from runner.spec.model import Tls
+from tests.children.build import HERE
 from tests.e2e.connector import Connector
 from tests.e2e.test_run import sent
 from tests.e2e.test_runners import COUNT, two
@@ -42,3 +52,90 @@ def test_a_folder_that_cannot_be_is_said(connector: Connector) -> None:
     refused = connector.command("keys", "file/keys")
     assert refused.code == 1
     refused.expect_no_traceback()
+
+
+@pytest.mark.parametrize("host", ["", "a b", "ü.example", "http://a", "a:1", "-a", "a" * 64, "a." * 127 + "a"])
+def test_what_is_no_host_is_said(connector: Connector, host: str) -> None:
+    refused = connector.command("keys", "keys", "--host", host)
+    assert refused.code == 2
+    assert "is no host" in refused.stderr
+    assert not (connector.folder / "keys").exists()
+
+
+# -- what others think of the certificates
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+        pass
+
+
+@contextlib.contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """What listens with the certificates, as our listeners do, and looks strictly at those that are shown to it."""
+    context = tls.listening(Tls(folder / "ca.pem", folder / "runner.pem", folder / "runner.key"))
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+    listening.socket = context.wrap_socket(listening.socket, server_side=True)
+    thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{listening.server_port}/"
+    finally:
+        listening.shutdown()
+        thread.join()
+        listening.server_close()
+
+
+IN_NODE = """
+const { readFileSync } = require("fs");
+const [url, folder] = process.argv.slice(1);
+const read = (name) => readFileSync(`${folder}/${name}`);
+const options = { ca: read("ca.pem"), cert: read("runner.pem"), key: read("runner.key") };
+require("https").get(url, options, (answer) => answer.pipe(process.stdout));
+"""
+IN_PYTHON = """
+import ssl, sys, urllib.request
+url, folder = sys.argv[1:]
+context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
+context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
+context.load_cert_chain(f"{folder}/runner.pem", f"{folder}/runner.key")
+print(urllib.request.urlopen(url, context=context).read().decode(), end="")
+"""
+OTHERS = {
+    "python": ("python3", "-c", IN_PYTHON, "URL", "DIR"),
+    "node": ("node", "-e", IN_NODE, "URL", "DIR"),
+    "curl": ("curl", "-sS", "--cacert", "DIR/ca.pem", "--cert", "DIR/runner.pem", "--key", "DIR/runner.key", "URL"),
+    "java": ("java", str(HERE / "Connects.java"), "URL", "DIR"),
+}
+
+
+@pytest.mark.parametrize("other", list(OTHERS))
+def test_strict_programs_take_them(connector: Connector, other: str) -> None:
+    command = OTHERS[other]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    assert connector.command("keys", "keys").code == 0
+    folder = connector.folder / "keys"
+    with server(folder) as url:
+        words = [word.replace("URL", url).replace("DIR", str(folder)) for word in command]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "hello", done.stderr
+
+
+@pytest.mark.parametrize("purpose", ["sslserver", "sslclient"])
+@pytest.mark.parametrize("host", [["-verify_hostname", "edge.example"], ["-verify_ip", "10.0.0.7"]])
+def test_openssl_verifies_them_strictly(connector: Connector, purpose: str, host: list[str]) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    assert connector.command("keys", "keys", "--host", "edge.example", "--host", "10.0.0.7").code == 0
+    folder = connector.folder / "keys"
+    words = ["openssl", "verify", "-x509_strict", "-purpose", purpose, *host, "-CAfile", str(folder / "ca.pem")]
+    done = subprocess.run([*words, str(folder / "runner.pem")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
