@@ -7,7 +7,6 @@ import contextlib
 import hmac
 import ssl
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from runner.channel import tls
 from runner.channel.link.tcp import reason
@@ -117,10 +116,27 @@ def _said(message: Any, code: int | None) -> str:
     return "it has closed the connection"
 
 
-def _drop_silent(protocol: web.RequestHandler[Any], asked: WeakSet[object]) -> None:
-    """End a connection over which no whole request has come."""
-    if protocol.transport is not None and protocol not in asked:
-        protocol.transport.abort()
+class _Silent:
+    """Connections over which no request has come yet, for which aiohttp itself would wait for ever."""
+
+    def __init__(self) -> None:
+        self._dropping: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+
+    def made(self, protocol: web.RequestHandler) -> web.RequestHandler:
+        """A new one."""
+        self._dropping[protocol] = asyncio.get_running_loop().call_later(_CONNECT_S, self._drop, protocol)
+        return protocol
+
+    def asked(self, protocol: web.RequestHandler) -> None:
+        """A request has come over it."""
+        dropping = self._dropping.pop(protocol, None)
+        if dropping is not None:
+            dropping.cancel()
+
+    def _drop(self, protocol: web.RequestHandler) -> None:
+        del self._dropping[protocol]
+        if protocol.transport is not None:
+            protocol.transport.abort()
 
 
 class _WebsocketListener(Listener):
@@ -179,10 +195,10 @@ class WebsocketTransport(Transport):
         """See `Transport`."""
         from aiohttp import web
 
-        asked: WeakSet[object] = WeakSet()
+        silent = _Silent()
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            asked.add(request.protocol)
+            silent.asked(request.protocol)
             if not self._may(request.headers.get("Authorization", "")):
                 return web.Response(status=401, text="a token is needed\n", headers={"WWW-Authenticate": "Bearer"})
             if self._open >= self._bounds.strangers:
@@ -206,18 +222,16 @@ class WebsocketTransport(Transport):
         await runner.setup()
         serving = runner.server
         assert serving is not None
-        loop = asyncio.get_running_loop()
-
-        def made() -> asyncio.Protocol:
-            """A new connection, for which aiohttp itself would wait for ever."""
-            protocol = serving()
-            loop.call_later(_CONNECT_S, _drop_silent, protocol, asked)
-            return protocol
-
         try:
             context = None if self._network.tls is None else tls.listening(self._network.tls)
-            more = {} if context is None else {"ssl": context, "ssl_handshake_timeout": _CONNECT_S}
-            server = await loop.create_server(made, self._host, self._network.port, reuse_address=True, **more)
+            server = await asyncio.get_running_loop().create_server(
+                lambda: silent.made(serving()),
+                self._host,
+                self._network.port,
+                reuse_address=True,
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else _CONNECT_S,
+            )
         except BaseException as error:
             await runner.cleanup()
             if not isinstance(error, OSError):

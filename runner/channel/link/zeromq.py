@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 5.0
 _HANDSHAKE_S, _BEAT_S, _SILENT_S = 10.0, 5.0, 15.0
-"""ZeroMQ's own, below the link's: a socket would keep a connection that is half open, or never said anything, for ever."""
+"""ZeroMQ's own, below the link's: it would keep a connection for ever that is half open, or never said anything."""
 _HELLO, _CLOSE = b"\x00connector", b"\x01close"
 _QUEUED = 4
 """Messages that a socket holds in each direction; a frame is up to about 256 KiB."""
