@@ -121,7 +121,8 @@ class Sender(Peer):
             self._look_whether_finished()
             if not self.finished.is_set():
                 await self._wake.wait()
-        await connection.send(encode(Bye(self._goodbye, final=self._acknowledged_all)))
+        final = self._acknowledged_all or self.reader.left
+        await connection.send(encode(Bye(self._goodbye, final=final)))
         await connection.finish()
 
     async def _remember(self) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     import zmq.asyncio
 
 _CONNECT_S = 5.0
+_HANDSHAKE_S, _BEAT_S, _SILENT_S = 10.0, 5.0, 15.0
+"""ZeroMQ's own, below the link's: it would keep a connection for ever that is half open, or never said anything."""
 _HELLO, _CLOSE = b"\x00connector", b"\x01close"
 _QUEUED = 4
 """Messages that a socket holds in each direction; a frame is up to about 256 KiB."""
@@ -275,6 +277,9 @@ class ZeromqTransport(Transport):
         socket.setsockopt(zmq.RCVHWM, _QUEUED)
         socket.setsockopt(zmq.MAXMSGSIZE, self._bounds.frame_bytes + _SEALED_BYTES)
         socket.setsockopt(zmq.SNDBUF, MOST_UNSENT_BYTES)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, round(_HANDSHAKE_S * 1000))
+        socket.setsockopt(zmq.HEARTBEAT_IVL, round(_BEAT_S * 1000))
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(_SILENT_S * 1000))
         return socket
 
     async def connect(self) -> Connection:
