@@ -38,11 +38,11 @@ class SocketConnection(Connection):
         self._view = memoryview(self._buffer)
         self._filled = 0
         self._look_bytes = _SHORT_BYTES
-        self._long: list[bytes] = []
+        self._long: list[Buffer] = []
         self._missing = 0
         """Of a long frame: what has come, and how much has not."""
         self._expected = 1
-        self._frames: deque[bytes] = deque()
+        self._frames: deque[Buffer] = deque()
         self._waiting_bytes = 0
         self._reading = True
         self._unsent: list[Buffer] = []
@@ -62,7 +62,7 @@ class SocketConnection(Connection):
         try:
             if self._missing:
                 self._read_long()
-            if not self._missing and self._why is None:
+            else:
                 self._read_short()
         except (BlockingIOError, InterruptedError):
             pass
@@ -72,15 +72,22 @@ class SocketConnection(Connection):
             self._expect(min(self._missing, _MOST_AT_ONCE_BYTES) or 1)
 
     def _read_long(self) -> None:
-        chunk = self._socket.recv(min(self._missing, _MOST_AT_ONCE_BYTES))
+        """Mostly all that is missing, and the length of the frame behind it, where that has come as well."""
+        chunk: Buffer = self._socket.recv(min(self._missing + _LENGTH_BYTES, _MOST_AT_ONCE_BYTES))
         if not chunk:
             self.close("it has closed the connection")
             return
+        over = len(chunk) - self._missing
+        if over > 0:
+            self._view[:over] = chunk[self._missing :]
+            self._filled = over
+            chunk = memoryview(chunk)[: self._missing]
         self._long.append(chunk)
         self._missing -= len(chunk)
         if not self._missing:
             self._put(chunk if len(self._long) == 1 else b"".join(self._long))
             self._long.clear()
+            self._filled = self._after_frames()
 
     def _read_short(self) -> None:
         count = self._socket.recv_into(self._view[self._filled : self._filled + self._look_bytes])
@@ -89,11 +96,15 @@ class SocketConnection(Connection):
             return
         self._filled += count
         self._look_bytes = _SHORT_BYTES
+        self._filled = self._after_frames()
+
+    def _after_frames(self) -> int:
+        """Take the whole frames out of the buffer; what is left of it goes to its beginning: how much that is."""
         start = self._cut()
         rest = self._filled - start
         if start and rest:
             self._view[:rest] = self._view[start : self._filled]
-        self._filled = rest
+        return rest
 
     def _cut(self) -> int:
         """Take the whole frames out of the buffer; where the rest of it begins."""
@@ -123,7 +134,7 @@ class SocketConnection(Connection):
             self._expected = size_bytes
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
 
-    def _put(self, frame: bytes) -> None:
+    def _put(self, frame: Buffer) -> None:
         self._frames.append(frame)
         self._waiting_bytes += len(frame)
         self._arrived.set()

@@ -53,7 +53,7 @@ def seeded(seed: int, kinds: tuple[str, ...], one_in: int) -> Callable[[int], st
 @pytest.mark.parametrize("kind", ["cut", "lose", "corrupt", "hang"])
 @pytest.mark.parametrize("writer_listens", [False, True])
 def test_faults_lose_and_double_nothing(kind: str, writer_listens: bool) -> None:
-    wire = Wire(seeded(7, (kind,), 12 if kind != "hang" else 60))
+    wire = Wire(seeded(7, (kind,), 3 if kind != "hang" else 6))
     left, right = asyncio.run(through(wire, count=6000, writer_listens=writer_listens, capacity=4096))
     assert wire.faults > 3
     assert right.channel.written == 6000 == left.channel.readers[0].account.acknowledged
