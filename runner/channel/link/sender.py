@@ -20,6 +20,9 @@ _USUAL_BYTES = 384 << 10
 """What comes together within a moment is put together until a frame has so many bytes. What programs write is read by
 256 KiB, so two of these are, and none is cut: that would have to look for the end of a message."""
 
+_MOST_TURNS = 8
+"""What comes bit by bit does not wait longer than this, however long it goes on."""
+
 
 class Sender(Peer):
     """Sends what its `Reader` has to one far runner.
@@ -128,9 +131,11 @@ class Sender(Peer):
         return reader.ended and not reader.queued_messages and not self._to_send and self.queue.finished
 
     async def _more(self) -> None:
-        """While each turn of the loop brings more, wait until it is worth a frame."""
-        queued, reader = -1, self.reader
-        while queued < reader.queued_bytes < _USUAL_BYTES and not (self._to_send or reader.ended):
+        """While each turn of the loop brings more, wait until it is worth a frame; for a few turns."""
+        queued, reader = 0, self.reader
+        for _ in range(_MOST_TURNS):
+            if not queued < reader.queued_bytes < _USUAL_BYTES or self._to_send or reader.ended:
+                break
             queued = reader.queued_bytes
             await asyncio.sleep(0)
 
