@@ -1,7 +1,7 @@
 """CRC-32, the same as zlib's: every byte of a durable channel goes through it, so C does it where that was built.
 
-Measured for 256 KiB in the cache (AMD EPYC), GB/s: zlib 1.2.13 3, this 8. In a chain of durable channels zlib's was a
-fifth of the runner's time.
+Measured for 256 KiB in the cache (AMD EPYC), GB/s: zlib 1.2.13 3.5, this 11, and 18 where the processor multiplies 32
+bytes at once. In a chain of durable channels zlib's was a fifth of the runner's time.
 """
 
 from __future__ import annotations
