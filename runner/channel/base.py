@@ -226,6 +226,11 @@ class Channel(ABC):
     refused: int = 0
 
     @property
+    def far_trouble(self) -> str | None:
+        """Why nobody is there at its far end, where it has one that somebody has to come to; None: it is joined."""
+        return None
+
+    @property
     @abstractmethod
     def readers(self) -> tuple[Reader, ...]:
         """All readers, in the order of the file."""

@@ -19,9 +19,9 @@ from runner.units import format_count
 _RUNS, _CUT = "runs", b"cut"
 
 
-def state_folder(pipeline: Pipeline) -> Path:
-    """Where the state of a pipeline is unless somebody says otherwise: beside its file."""
-    folder = pipeline.folder / ".connector" / pipeline.name
+def state_folder(pipeline: Pipeline, given: Path | None = None) -> Path:
+    """Where the state of a pipeline is, `given` or beside its file; that of a part is below, by its runner's name."""
+    folder = given or pipeline.folder / ".connector" / pipeline.name
     return folder if pipeline.runner is None else folder / pipeline.runner
 
 

@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from runner.channel.link.transport import DownError, cannot_listen
-from runner.channel.link.zeromq import CLIENT, SERVER, Gate, key_pair
+from runner.channel.link.zeromq import Gate, curve_keys
 from runner.channel.plain.base import Host, Meeting, Peer
 from runner.channel.plain.carried import leading
 from runner.codec.base import EMPTY, Batch, Codec
@@ -149,14 +149,14 @@ class ZeromqMeeting(Meeting):
         self._pushes = writes_here
         host = network.host or "127.0.0.1"
         self.address = f"tcp://{f'[{host}]' if ':' in host else host}:{network.port}"
-        self._keys = None if network.keys is None else (key_pair(network.keys, SERVER), key_pair(network.keys, CLIENT))
+        self._keys = None if network.keys is None else curve_keys(network.keys, listens=listens)
 
     async def meet(self, host: Host) -> None:
         """See `Meeting`."""
         import zmq
         import zmq.asyncio
 
-        gate = None if self._keys is None or not self._listens else Gate(self._keys[1][0])
+        gate = None if self._keys is None or not self._listens else Gate(self._keys.other)
         context = zmq.asyncio.Context.instance() if gate is None else gate.context
         socket = context.socket(zmq.PUSH if self._pushes else zmq.PULL)
         self._set_options(socket, host)
@@ -212,13 +212,8 @@ class ZeromqMeeting(Meeting):
         socket.setsockopt(zmq.IPV6, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, 2 * most)
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(1000 * host.bounds.handshake_s))
-        if self._keys is None:
-            return
-        (server_public, server_secret), (public, secret) = self._keys
-        if self._listens:
-            socket.curve_server, socket.curve_publickey, socket.curve_secretkey = True, server_public, server_secret
-        else:
-            socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = server_public, public, secret
+        if self._keys is not None:
+            self._keys.give(socket)
 
     async def _open(self, socket: zmq.asyncio.Socket, host: Host) -> None:
         import zmq
