@@ -29,8 +29,8 @@ NAMES = ("source", "middle", "sink")
 
 
 def three(tmp_path: Path, count: int = COUNT, *, durable: bool = False, **middle: Any) -> dict[str, Any]:
-    """A source, a `cat` that answers, a sink that acknowledges."""
-    channel = {"kind": "durable", "durability": "process"} if durable else {}
+    """A source, a `cat` that answers, a sink that acknowledges; none can be far ahead of the next."""
+    channel = {"capacity": "512KiB"} | ({"kind": "durable", "durability": "process"} if durable else {})
     return {
         "processors": {
             "source": {"command": source(count), "writes": "raw", "resume": "skip"},
