@@ -264,6 +264,33 @@ def test_garbage_from_a_stranger_ends_its_connection(tmp_path: Path) -> None:
     run(act)
 
 
+@pytest.mark.parametrize("kind", ["tcp+tls", "websocket", "websocket+tls", "zeromq"])
+def test_a_stranger_that_says_nothing_is_let_go(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that says half of something: it would keep a descriptor for ever."""
+    for name in ("tcp._HANDSHAKE_S", "websocket._CONNECT_S", "zeromq._HANDSHAKE_S"):
+        monkeypatch.setattr(f"runner.channel.link.{name}", 0.3)
+
+    async def act() -> None:
+        listens, _ = transports(kind, tmp_path)
+        listener = await listens.listen(_never)
+        port = int(listener.address.rstrip("/").rpartition(":")[2])
+        for said in (b"", b"\xff\0\0\0\0\0\0\0\1\x7f" if kind == "zeromq" else b"GET / HTTP/1.1\r\nHost: a"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(said)
+            with contextlib.suppress(ConnectionResetError):
+                async with asyncio.timeout(10):
+                    while await reader.read(1000):
+                        pass  # what it says first, and that what was said is wrong
+            writer.close()
+        await listener.close()
+
+    run(act)
+
+
+async def _never(_connection: Connection) -> None:
+    raise AssertionError("nobody has come")
+
+
 def test_many_strangers_are_bounded(tmp_path: Path) -> None:
     async def act() -> None:
         listens, _ = transports("tcp", tmp_path)
