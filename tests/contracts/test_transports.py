@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.channel.link.transport import Connection, DownError, Transport
+from runner.channel.link.transport import Connection, DownError, RefusedError, Transport
 from runner.channel.link.transports import transport_for
 from runner.spec.model import Network
 from tests.certificates import authority, curve_keys
@@ -236,6 +236,25 @@ def test_who_has_not_the_right_protection_does_not_get_in(
             await connection.receive()
         await listener.close()
         assert not came
+
+    run(act)
+
+
+def test_a_refusal_is_believed_when_it_is_repeated(tmp_path: Path) -> None:
+    """One that has no checksum may be a changed byte: the run would end for it."""
+
+    async def act() -> None:
+        listens, _ = transports("websocket+token", tmp_path)
+        listener = await listens.listen(_never)
+        port = int(listener.address.rstrip("/").rpartition(":")[2])
+        connects = transport_for("websocket", Network(host="127.0.0.1", port=port, token="wrong"), MOST)
+        raised = []
+        for _ in range(3):
+            with pytest.raises(DownError, match="another token") as error:
+                await connects.connect()
+            raised.append(error.type)
+        assert raised == [DownError, DownError, RefusedError]
+        await listener.close()
 
     run(act)
 
