@@ -259,6 +259,21 @@ def test_a_refusal_is_believed_when_it_is_repeated(tmp_path: Path) -> None:
     run(act)
 
 
+def test_a_header_that_is_no_text_leaves_no_trace(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def act() -> None:
+        listens, _ = transports("websocket", tmp_path)
+        listener = await listens.listen(_never)
+        port = int(listener.address.rstrip("/").rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: web\xc6ocket\r\nConnection: Upgrade\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+        await listener.close()
+
+    run(act)
+    assert "Traceback" not in caplog.text
+
+
 def test_garbage_from_a_stranger_ends_its_connection(tmp_path: Path) -> None:
     async def act() -> None:
         listens, _ = transports("tcp", tmp_path)

@@ -218,8 +218,8 @@ class WebsocketTransport(Transport):
             )
             try:
                 await websocket.prepare(request)
-            except ConnectionError:
-                return websocket  # who asked is gone already
+            except (ConnectionError, UnicodeError):  # it is gone already; aiohttp cannot quote a strange header
+                return web.Response(status=400)
             connection = WebsocketConnection(websocket, str(request.remote), None)
             self._open += 1
             try:
