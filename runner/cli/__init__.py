@@ -14,9 +14,11 @@ from runner.errors import EXIT_SIGNAL_BASE, EXIT_USAGE, BugError, RunnerError, S
 
 _VERBS = {
     "run": "Run a pipeline.",
+    "sidecar": "Run beside containers that somebody else starts, or as the entrypoint of one.",
     "check": "Check a pipeline file; says everything that is wrong with it.",
     "doctor": "Say what this machine can do, and how well it walls off what is not trusted.",
     "build": "Make the images of the processors that a pipeline uses.",
+    "export": "Write a pipeline as a Compose project.",
     "lock": "Write down which images, folders and programs a pipeline runs.",
     "state": "Look at what durable channels hold, check it, export it, give it up.",
     "dead-letters": "Show, export, replay and discard the messages that were set aside.",

@@ -66,18 +66,20 @@ def _answer(facts: Facts, pipeline: Pipeline | None) -> dict[str, Any]:
     from runner.cli import version
     from runner.plan.checkup import findings
     from runner.plan.tiers import best_for_untrusted, judge, limits
-    from runner.spec.model import Home
+    from runner.spec.model import OWN_HOMES, Home
 
     return {
         "version": VERSION,
         "runner": version(),
         "best_tier": best_for_untrusted(facts).tier.value,
-        "homes": {home.value: _verdict(judge(facts, home)) for home in Home},
+        "homes": {home.value: _verdict(judge(facts, home)) for home in OWN_HOMES},
         "untrusted": {
             "command": _untrusted(judge(facts, Home.SANDBOX)),
             "image": _untrusted(judge(facts, Home.CONTAINER)),
         },
-        "limits": {home.value: to_builtins(limits(facts, home, untrusted=home is not Home.PROCESS)) for home in Home},
+        "limits": {
+            home.value: to_builtins(limits(facts, home, untrusted=home is not Home.PROCESS)) for home in OWN_HOMES
+        },
         "findings": to_builtins(findings(facts)),
         "facts": to_builtins(facts),
         "pipeline": None if pipeline is None else _judged(facts, pipeline),

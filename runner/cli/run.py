@@ -7,6 +7,8 @@ import gc
 import signal
 import sys
 import traceback
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -18,16 +20,21 @@ from runner.errors import (
     EXIT_FAILED,
     EXIT_SIGNAL_BASE,
     BugError,
+    Problem,
     RunnerError,
 )
 from runner.events import Bus, RunStatus, Warned
 from runner.observe import Observer, observer_for
 from runner.plan.part import part
 from runner.spec.load import load_file
-from runner.spec.model import Home
+from runner.spec.model import OWN_HOMES, Home
 from runner.supervise.memory import keep_freed_memory
 from runner.supervise.run import Run
 from runner.supervise.snapshot import RunReport
+from runner.supervise.state import state_folder
+
+Beside = AbstractAsyncContextManager[object]
+"""What lives as long as a run does, on its event loop."""
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -39,7 +46,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 @click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
 @click.option(
     "--home",
-    type=click.Choice([each.value for each in Home]),
+    type=click.Choice([each.value for each in OWN_HOMES]),
     help="Where all processors run that can: a bare process, a sandbox, or a container of their own.",
 )
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where state is kept (default: .connector/NAME).")
@@ -62,31 +69,48 @@ def command(
 
     The first SIGINT or SIGTERM drains it in order, a second one ends it at once.
     """
-    loaded = load_file(file, home=Home(home) if home else None)
+    loaded = load_file(file, home=Home(home) if home else None, runner=runner)
     if runner is None and loaded.pipeline.runners:
-        from runner.cli.parts import run_all
+        from runner.cli.parts import Wanted, run_all
 
-        return run_all(loaded, report, quiet=quiet, log_format=log_format)
-    pipeline = loaded.pipeline
+        return run_all(loaded, Wanted(file, report, log_format, home, state_dir, quiet, fresh, locked))
+    pipeline = part(loaded.pipeline, runner)
     if locked:
         from runner.pack.lock import locked as as_locked
 
-        pipeline = as_locked(file, pipeline)
-    pipeline = part(pipeline, runner)
+        elsewhere = loaded.pipeline.processors.keys() - pipeline.processors.keys()
+        pipeline = as_locked(file, pipeline, elsewhere=elsewhere)
+    bus = Bus()
+    run = Run(pipeline, bus, exclusive=True, state_folder=state_folder(pipeline, state_dir), fresh=fresh)
+    return carry_out(run, loaded.warnings, report, log_format=log_format, quiet=quiet)
+
+
+def carry_out(
+    run: Run,
+    warnings: Iterable[Problem],
+    report: Path | None,
+    *,
+    log_format: Literal["text", "json"],
+    quiet: bool,
+    beside: Beside | None = None,
+) -> int:
+    """Run it to its end in this process, telling a person what happens; the exit code.
+
+    `beside` is entered before the run and left after it.
+    """
     if report is not None:
         from runner.observe.report import check_writable
 
         check_writable(report)
-    bus = Bus()
-    run = Run(pipeline, bus, exclusive=True, state_folder=state_dir, fresh=fresh)
+    bus = run.bus
     observer = observer_for(sys.stderr, run.snapshot, log_format=log_format, quiet=quiet)
     bus.subscribe(observer.handle)
-    for warning in loaded.warnings:
+    for warning in warnings:
         bus.emit(Warned(message=str(warning).replace("\n", " ")))
     gc.freeze()
     gc.enable()
     keep_freed_memory()
-    session = _Session(run, observer)
+    session = _Session(run, observer, beside)
     result: RunReport | None = None
     try:
         result = asyncio.run(session.run())
@@ -106,9 +130,10 @@ def command(
 class _Session:
     """A run with this process's signals."""
 
-    def __init__(self, run: Run, observer: Observer) -> None:
+    def __init__(self, run: Run, observer: Observer, beside: Beside | None) -> None:
         self._run = run
         self._observer = observer
+        self._beside = beside
         self._signal: signal.Signals | None = None
 
     async def run(self) -> RunReport:
@@ -117,7 +142,10 @@ class _Session:
         for number in _STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop, number)
         self._observer.start(loop.call_later)
-        return await self._run.execute()
+        if self._beside is None:
+            return await self._run.execute()
+        async with self._beside:
+            return await self._run.execute()
 
     def _stop(self, number: signal.Signals) -> None:
         if self._signal is None:

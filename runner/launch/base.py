@@ -10,6 +10,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from runner.errors import LaunchError
@@ -26,14 +27,18 @@ class LaunchContext:
     """What every launcher is made with.
 
     `run` is the run's id and `pipeline` the pipeline's name. `exclusive`: this process has no children but those of
-    the run. `notify` takes an event for the observers (a warning, the progress of a download); it is called on the
-    event loop's thread only.
+    the run. `notify` takes an event for the observers (a warning, the progress of a download), and `stop` asks for an
+    orderly end of the run, with a cause; both are called on the event loop's thread only. `stopping` tells whether it
+    is being stopped. `bridges` is where the folders of attached processors are.
     """
 
     run: str
     pipeline: str
     exclusive: bool
     notify: Callable[[Event], None]
+    stop: Callable[[str], None] = lambda _cause: None
+    stopping: Callable[[], bool] = lambda: False
+    bridges: Path | None = None
 
 
 TakeListener = Callable[[socket.socket], None]
@@ -64,6 +69,12 @@ class Handle(ABC):
 
     checks_inside: frozenset[str] = frozenset()
     """Which kinds of checks ("file", "tcp", "http") are looked at from inside of it, by `probe`."""
+
+    waiting: str | None = None
+    """What a `start` under way waits for that somebody else has to bring; None: nothing."""
+
+    standby: bool = False
+    """Whether nobody misses it while it waits: it is there for the case that more is brought."""
 
     @abstractmethod
     async def start(self, request: LaunchRequest) -> int:
@@ -125,6 +136,9 @@ class Launcher(ABC):
     @abstractmethod
     async def open(self, spec: Processor, replica: int) -> Handle:
         """A handle for one instance; nothing of the program runs yet. Raises MachineError."""
+
+    def tell_over(self, code: int) -> None:  # noqa: B027 - the same
+        """The run has ended for good, and the runner exits with `code`; `close` follows. Not called after a stop."""
 
     async def close(self) -> None:  # noqa: B027 - the same
         """The run is over and every handle is closed: let go of what was made for the run."""

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from runner.events import Exited
 from runner.launch.base import ShimLostError
 from runner.launch.cgroup import hierarchies, own_folder, own_paths
 from runner.launch.engine import ContainerState, Engine, EngineAwayError
+from runner.launch.peer import peer_of
 from runner.launch.shim_client import ShimConnection
 from runner.launch.sockets import Door
 from runner.spec.model import Processor
@@ -27,7 +27,6 @@ _FIRST_WORD_S = 30.0
 _LOOK_EVERY_S = 1.0
 _LONGEST_END_S = 10.0
 _KILLED = 128 + signal.SIGKILL
-_CREDENTIALS = struct.Struct("3i")
 
 
 class Box:
@@ -39,7 +38,7 @@ class Box:
     def __init__(self, engine: Engine, name: str, door: Door, channel: socket.socket) -> None:
         self.name = name
         self.folder = door.folder
-        self.pid = _peer(channel)
+        self.pid = peer_of(channel)
         self._engine = engine
         self._door = door
         self._stopped = False
@@ -201,12 +200,6 @@ async def _let_in(engine: Engine, name: str, door: Door) -> socket.socket:
     finally:
         waiting.cancel()
         await asyncio.wait({waiting})
-
-
-def _peer(channel: socket.socket) -> int:
-    """The process at the other end, 0 where it cannot be seen from here (unix(7), SO_PEERCRED)."""
-    raw = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    return int(_CREDENTIALS.unpack(raw)[0])
 
 
 def _memory_events(pid: int) -> Path | None:

@@ -14,7 +14,6 @@ import secrets
 import stat
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from runner.errors import BugError, LaunchError, MachineError
@@ -26,9 +25,10 @@ from runner.launch.endpoints import EndpointFolder
 from runner.launch.engine import Engine, EngineAwayError, EngineRefusedError, Throttle
 from runner.launch.machine import gather
 from runner.launch.owner import started, this_owner
+from runner.launch.peer import seen_from_here
+from runner.launch.pipes import open_to
 from runner.launch.shim.locate import shim_path
 from runner.launch.shim_client import Job
-from runner.launch.tree import children_of
 from runner.plan import containers, images, refusals
 from runner.plan.containers import Ground, User
 from runner.plan.images import Image, Pull, PullProgress
@@ -86,7 +86,7 @@ class ContainerHandle(Handle):
             self._discard()  # nobody knows what runs in it
             raise
         self._ending = asyncio.create_task(box.end(spec))
-        return _seen_from_here(box.pid, inside)
+        return seen_from_here(box.pid, inside)
 
     def _listen(self, box: Box, request: LaunchRequest, user: User | None) -> dict[str, str]:
         """The variables of its endpoints, which are in the folder that its container shows it."""
@@ -399,32 +399,6 @@ class ContainerLauncher(Launcher):
         if self._ground is None:
             raise BugError("containers were asked for before the launcher was prepared")
         return self._ground
-
-
-def open_to(descriptors: Iterable[int], user: User | None) -> None:
-    """Let the user of a container open the pipes that it gets again, by /dev/fd (facts: else EACCES).
-
-    `user` None: it may be anybody.
-    """
-    for descriptor in descriptors:
-        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            continue
-        if user is not None:
-            with contextlib.suppress(PermissionError):
-                os.fchown(descriptor, user.uid, user.gid)
-                continue
-        os.fchmod(descriptor, 0o666)
-
-
-def _seen_from_here(init: int, inside: int) -> int:
-    """The process id here of what is `inside` below the container's `init`; 0 where it cannot be seen."""
-    for child in children_of(init) if init else ():
-        with contextlib.suppress(OSError, StopIteration):
-            lines = Path(f"/proc/{child}/status").read_text().splitlines()
-            numbers = next(line for line in lines if line.startswith("NSpid:")).split()
-            if numbers[-1] == str(inside):
-                return child
-    return 0
 
 
 def _cancelled() -> bool:

@@ -18,6 +18,7 @@ _BUILT_IN = {
     "process": ("runner.launch.process", "ProcessLauncher"),
     "sandbox": ("runner.launch.sandbox", "SandboxLauncher"),
     "container": ("runner.launch.container", "ContainerLauncher"),
+    "attached": ("runner.launch.attached", "AttachedLauncher"),
 }
 
 _OWN = (Home.PROCESS, Home.SANDBOX)
@@ -76,6 +77,11 @@ class Homes:
     async def open(self, spec: Processor, replica: int) -> Handle:
         """A handle of the processor's home; see `Launcher.open`."""
         return await self._launchers[spec.home].open(spec, replica)
+
+    def tell_over(self, code: int) -> None:
+        """See `Launcher.tell_over`."""
+        for launcher in self._launchers.values():
+            launcher.tell_over(code)
 
     async def close(self) -> None:
         """The run is over."""

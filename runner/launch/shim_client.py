@@ -20,7 +20,9 @@ _LIMIT = struct.Struct("<IIQ")
 _FAILED = struct.Struct("<IB")
 _EXITED = struct.Struct("<iiQQQ")
 _PROBED = struct.Struct("<iiIB")
-_LARGEST_PACKET_BYTES = 256
+_VERSION = struct.Struct("<I")
+VERSION = 1
+LARGEST_PACKET_BYTES = 256
 _INHERIT = 1
 
 _STAGES = {
@@ -52,6 +54,22 @@ class Job:
     uid: int = -1
     gid: int = -1
     inherit_env: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """What a shim that stays says first: its protocol's version, and the path of the socket as it sees it."""
+
+    version: int
+    path: str
+
+
+def decode_hello(packet: bytes) -> Hello | None:
+    """The hello in `packet`; None when it is none."""
+    if packet[:1] != b"H" or len(packet) <= 1 + _VERSION.size or b"\0" in packet[1 + _VERSION.size :]:
+        return None
+    path = os.fsdecode(packet[1 + _VERSION.size :])
+    return Hello(_VERSION.unpack_from(packet, 1)[0], path) if "/" in path else None
 
 
 def encode_job(job: Job) -> bytes:
@@ -163,6 +181,15 @@ class ShimConnection:
             self._send(b"k")
             raise
 
+    def welcome(self) -> None:
+        """Tell a shim that stays that it is wanted here."""
+        self._send(b"W")
+
+    def tell_over(self, code: int) -> None:
+        """Tell it that the run is over: it kills everything, and exits with `code`."""
+        self._send(b"O" + struct.pack("<i", code))
+        self.close()
+
     def close(self) -> None:
         """Close the socket: the shim kills what it started and ends."""
         if self._socket.fileno() >= 0:
@@ -189,15 +216,18 @@ class ShimConnection:
 
     def _readable(self) -> None:
         try:
-            packet = self._socket.recv(_LARGEST_PACKET_BYTES)
+            packet = self._socket.recv(LARGEST_PACKET_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             packet = b""
-        if packet:
-            self._handle(packet)
-        else:
-            self._lose()
+        try:
+            if packet:
+                self._handle(packet)
+            else:
+                self._lose()
+        except (struct.error, OverflowError):
+            self._lose()  # that is no shim: a program may connect at the socket of its own container
 
     def _handle(self, packet: bytes) -> None:
         kind, body = packet[:1], packet[1:]

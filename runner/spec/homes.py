@@ -26,6 +26,8 @@ def choose_home(ways: Ways, *, untrusted: bool, network: str | None, wanted: Hom
 
     Never one with a thinner wall than the processor asks for.
     """
+    if wanted is Home.ATTACHED:
+        return Choice(Home.ATTACHED)  # its wall is that of its container
     walled = untrusted or network == "none"
     if not ways.command:
         return Choice(Home.CONTAINER, None if wanted in {None, Home.CONTAINER} else "an image runs in a container only")

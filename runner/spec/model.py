@@ -48,11 +48,16 @@ class OnFull(StrEnum):
 
 
 class Home(StrEnum):
-    """What an instance runs in."""
+    """What an instance runs in. The runner makes all of them but the last: that is somebody else's container."""
 
     PROCESS = "process"
     SANDBOX = "sandbox"
     CONTAINER = "container"
+    ATTACHED = "attached"
+
+
+OWN_HOMES = (Home.PROCESS, Home.SANDBOX, Home.CONTAINER)
+"""Those that the runner makes itself."""
 
 
 class Trust(StrEnum):
@@ -198,7 +203,8 @@ class Processor(msgspec.Struct, frozen=True):
     """One processor's spec.
 
     `command` has params replaced, and at least one word unless the home is a container: there it may be empty (the
-    image's own command), and `image` is set unless it is one that `build` makes. `entrypoint` and `directory` None:
+    image's own command), and `image` is set unless it is one that `build` makes. In home "attached" neither image nor
+    mounts nor resources are known, and `entrypoint` or `command` has a word. `entrypoint` and `directory` None:
     the image's own. `template` is the folder of a `use` processor. `network` is "none", "outbound", "host" or the name
     of an engine's network; a mount's source is there, and `pull` says when an image is fetched.
     `env` is what the file adds; `params` are given to the

@@ -30,7 +30,8 @@ class Placement:
         self._template = template
         self.untrusted = document.trust == "untrusted"
         self.home = self._chosen(wanted)
-        self.contained = self.home is model.Home.CONTAINER
+        self.attached = self.home is model.Home.ATTACHED
+        self.contained = self.attached or self.home is model.Home.CONTAINER
 
     def _chosen(self, wanted: model.Home | None) -> model.Home:
         document, template = self._document, self._template
@@ -52,8 +53,8 @@ class Placement:
 
     @property
     def image(self) -> str | None:
-        """The image's name; None without a container, and where `build` makes it."""
-        if not self.contained:
+        """The image's name; None without a container of ours, and where `build` makes it."""
+        if not self.contained or self.attached:
             return None
         if self._template is not None:
             return self._template.image
@@ -63,7 +64,7 @@ class Placement:
     def build(self) -> model.Build | None:
         """How its image is made; None where it is not made here."""
         template = self._template
-        return None if template is None or template.image is not None else template.build
+        return None if self.attached or template is None or template.image is not None else template.build
 
     @property
     def command_is_the_images(self) -> bool:
@@ -106,10 +107,14 @@ class Placement:
     def mounts(self, folder_of: Callable[[scanner.Path], Path]) -> tuple[model.Mount, ...]:
         """What it sees of this machine's files; `folder_of` says where relative sources start from."""
         written = self._document.mounts
-        return () if written is UNSET else mounts_of(self._scope, written, self.home, folder_of)
+        if written is UNSET or self.attached:
+            return ()
+        return mounts_of(self._scope, written, self.home, folder_of)
 
     def resources(self) -> model.Resources:
-        """What it may use, the defaults of an untrusted one filled in."""
+        """What it may use, the defaults of an untrusted one filled in. In somebody's container that is not for us."""
+        if self.attached:
+            return model.Resources()
         default = model.UNTRUSTED_RESOURCES if self.untrusted else model.Resources()
         limits = self._document.resources
         if limits is UNSET:

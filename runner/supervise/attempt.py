@@ -92,6 +92,16 @@ class Attempt:
             self._watch = LineWatch(spec.ready.value)
 
     @property
+    def waiting(self) -> str | None:
+        """What its start waits for that somebody else has to bring, and is missed."""
+        return None if self.pid is not None or self._handle.standby else self._handle.waiting
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether it waits for what nobody misses."""
+        return self.pid is None and self._handle.standby and self._handle.waiting is not None
+
+    @property
     def line_watch(self) -> LineWatch | None:
         """What the log must be shown to until the program is ready."""
         return self._watch
@@ -108,6 +118,9 @@ class Attempt:
         self.asked = True
         self._on_asked()
         self._cancel_timer()
+        if self.pid is None and self._handle.waiting is not None:
+            self.break_off(self._handle.waiting)  # who may never come
+            return
         if self.pid is not None:
             self._handle.signal(self._spec.stop.signal_number)
         self._timer = self._loop.call_later(self._spec.stop.grace_s, self.kill)
@@ -137,7 +150,9 @@ class Attempt:
 
         And again as long as it reads on, or waits for those who read what it writes; `drain` bounds that.
         """
-        if self._timer is None and not self.asked and not self.over:
+        if self.pid is None and self._handle.waiting is not None:
+            self.ask_to_end()
+        elif self._timer is None and not self.asked and not self.over:
             self._timer = self._loop.call_later(self._spec.stop.grace_s, self._grace_over, self._read_bytes())
 
     def _grace_over(self, read_before: int) -> None:

@@ -88,7 +88,7 @@ class Monitor:
                 attempt = instance.attempt
                 if attempt is None or attempt.pid is None or attempt.over:
                     self._looks.pop(instance, None)
-                    instance.waiting = self._idle_cause(instance)
+                    instance.waiting = (attempt.waiting if attempt is not None else None) or self._idle_cause(instance)
                     continue
                 look = self._renew(instance, attempt, now_s)
                 self._stalled(processor, look, now_s)

@@ -17,7 +17,7 @@ from typing import Any
 
 from runner.channel.base import Channel, Outside, Reader
 from runner.clock import Clock, monotonic
-from runner.errors import BugError, MachineError
+from runner.errors import EXIT_COMPLETED, EXIT_FAILED, BugError, MachineError
 from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping, Warned
 from runner.launch.base import LaunchContext
 from runner.launch.procstate import peak_rss_bytes
@@ -50,7 +50,10 @@ _SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 class Run:
     """One run. `exclusive`: this process belongs to the run alone (see `ProcessLauncher`).
 
-    `state_folder` (None: beside the file) is used where a channel is durable; `fresh` gives up what it holds.
+    `prepared`: every home is ready, so whoever is to connect to the runner can.
+
+    `state_folder` (None: beside the file) is used where a channel is durable; `fresh` gives up what it holds. `bridges`
+    is where the folders of attached processors are.
 
     Raises ImageError and ContentError where nothing says how the image of a processor is made.
     """
@@ -64,16 +67,19 @@ class Run:
         exclusive: bool = False,
         state_folder: Path | None = None,
         fresh: bool = False,
+        bridges: Path | None = None,
     ) -> None:
         self.id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         self.pipeline = with_images(pipeline)
         self.bus = bus or Bus()
         self.stopping: str | None = None
+        self.prepared = False
         self.processors: dict[str, ProcessorRun] = {}
         self.channels: dict[str, Channel] = {}
         self._clock = clock
         self._state_folder = state_folder
         self._fresh = fresh
+        self._bridges = bridges
         self._state: State | None = None
         self._exclusive = exclusive
         self._failed = False
@@ -120,6 +126,11 @@ class Run:
         elapsed_s = (self._ended_s or self._clock()) - self._started_s
         return RunSnapshot(self.pipeline.name, elapsed_s, self.stopping is not None, rows)
 
+    def troubles(self) -> dict[str, str]:
+        """The channels whose far end is not there, with why."""
+        found = {name: channel.far_trouble for name, channel in self.channels.items()}
+        return {name: trouble for name, trouble in found.items() if trouble is not None}
+
     async def execute(self) -> RunReport:
         """Run the pipeline to its end; the report says how it went.
 
@@ -127,7 +138,17 @@ class Run:
         the runner broke a rule of its own; nothing of the run is left alive either way.
         """
         _make_room_for_descriptors(self.pipeline)
-        homes = Homes(LaunchContext(self.id, self.pipeline.name, self._exclusive, self.bus.emit))
+        homes = Homes(
+            LaunchContext(
+                self.id,
+                self.pipeline.name,
+                self._exclusive,
+                self.bus.emit,
+                stop=self.stop,
+                stopping=lambda: self.stopping is not None,
+                bridges=self._bridges,
+            )
+        )
         self._started_s = self._clock()
         self.bus.emit(RunStarted(pipeline=self.pipeline.name, run=self.id, processors=tuple(self.pipeline.processors)))
         try:
@@ -138,11 +159,14 @@ class Run:
                 self._replays.begin(self.bus)
                 self._state.watch(self._fail_at_once, self._room, self.bus)
             if await self._prepared(homes):
+                self.prepared = True
                 await self._live()
             else:
                 self._leave_all()
             if self._state is not None:
                 await self._state.end(completed=self._status is RunStatus.COMPLETED)
+            if self._status is not RunStatus.STOPPED:
+                homes.tell_over(EXIT_COMPLETED if self._status is RunStatus.COMPLETED else EXIT_FAILED)
         except OSError as error:
             if error.errno in _SHORTAGES:
                 raise MachineError(
@@ -326,6 +350,7 @@ class Run:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return RunReport(
             pipeline=self.pipeline.name,
+            runner=self.pipeline.runner,
             run=self.id,
             status=status,
             cause=self.stopping,

@@ -17,6 +17,7 @@ from runner.launch.container import ContainerLauncher
 from runner.launch.process import ProcessLauncher
 from runner.launch.sandbox import SandboxLauncher
 from runner.spec.model import MIB, Home, Processor, Resources, Trust
+from tests.launch.shims import WithShims
 
 RUN = "a-run-of-the-tests"
 IMAGE = "debian:trixie-slim"
@@ -29,7 +30,8 @@ class HomeKind:
     """A home to be tested: how its launcher is made, what its processors look like, and what it needs.
 
     `fixture` names the pytest fixture that skips where the home cannot be had. `own_files`: it starts in folders that
-    it makes itself, so none is ever missing. `own_environment`: the runner's variables are not in it.
+    it makes itself, so none is ever missing. `own_environment`: the runner's variables are not in it. Not `limits`:
+    somebody else's business.
     """
 
     name: str
@@ -38,6 +40,7 @@ class HomeKind:
     fixture: str | None = None
     own_files: bool = False
     own_environment: bool = False
+    limits: bool = True
     marks: tuple[pytest.MarkDecorator, ...] = field(default=())
 
     def __str__(self) -> str:
@@ -92,6 +95,13 @@ HOMES = [
         fixture="container_image",
         own_environment=True,
         marks=(pytest.mark.engine,),
+    ),
+    HomeKind(
+        "attached",
+        WithShims,
+        Processor(name="p", command=("true",), directory=None, home=Home.ATTACHED),
+        own_environment=True,
+        limits=False,
     ),
 ]
 

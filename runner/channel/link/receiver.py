@@ -126,8 +126,20 @@ class Receiver(Peer):
                 await self._wake.wait()
         await connection.send(encode(Ack(self._safe, self._credit)))
         await connection.send(encode(Bye(self._goodbye, final=self._unwanted)))
+        if self._unwanted:
+            await self._until_known()
         await connection.finish()
         self.finish()
+
+    async def _until_known(self) -> None:
+        """Take whatever is still under way until who writes has said bye as well.
+
+        A connection that is closed before its bytes are read is reset, and then the bye is lost with it: tcp(7).
+        """
+        self._linger()
+        while not self.finished.is_set() and not self._stopping:
+            self._wake.clear()
+            await self._wake.wait()
 
     @property
     def _goodbye(self) -> str:
@@ -156,6 +168,8 @@ class Receiver(Peer):
 
     def take(self, frame: Frame) -> None:
         """See `Peer`."""
+        if self._unwanted and not isinstance(frame, Bye):
+            return
         if isinstance(frame, Data):
             self._take_messages(frame)
         elif isinstance(frame, End):

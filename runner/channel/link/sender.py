@@ -12,6 +12,7 @@ from runner.channel.link.frames import Ack, Bye, End, Frame, Hello, encode, enco
 from runner.channel.link.peer import FRAME_BYTES, TIMING, Peer, Timing
 from runner.channel.link.transport import Connection, DownError, RefusedError
 from runner.channel.network import Here, Queue
+from runner.channel.positions import end_arrived, keep_end_arrived
 from runner.codec.base import Batch, Buffer
 from runner.errors import RunnerError
 from runner.units import format_count
@@ -46,7 +47,21 @@ class Sender(Peer):
         self._to_send: deque[tuple[int, Batch]] = deque()
         self._credit = self._sent_bytes = 0
         self._end_sent = False
+        self._end_arrived = end_arrived(queue.store, queue.name, self.name, self.epoch)
+        """It is on record, maybe of a run before this one, that the other side has all: then nobody waits for it."""
+        self._lives = False
         self._stopping = False
+
+    def open(self) -> None:
+        """The run has begun: what comes to the queue, and its end, are of this run."""
+        self._lives = True
+        self.moved()
+
+    def moved(self) -> None:
+        """See `Peer`."""
+        if self._lives and self._end_arrived and self._at_end and not self.finished.is_set():
+            self.finish()
+        super().moved()
 
     # -- the beginning of a connection
 
@@ -110,11 +125,20 @@ class Sender(Peer):
             if parts is not None:
                 await connection.send(*parts)
                 continue
+            if self._acknowledged_all and not self._end_arrived:
+                await self._remember()
             self._look_whether_finished()
             if not self.finished.is_set():
                 await self._wake.wait()
-        await connection.send(encode(Bye(self._goodbye, final=self._acknowledged_all)))
+        final = self._acknowledged_all or self.reader.left
+        await connection.send(encode(Bye(self._goodbye, final=final)))
         await connection.finish()
+
+    async def _remember(self) -> None:
+        """That all has arrived is on record before the other side, who may go then, is told that we know."""
+        keep_end_arrived(self.queue.store, self.queue.name, self.name, self.epoch)
+        await self.queue.committed()
+        self._end_arrived = True
 
     @property
     def _goodbye(self) -> str:
@@ -122,7 +146,7 @@ class Sender(Peer):
 
     @property
     def _acknowledged_all(self) -> bool:
-        return self._end_sent and self.acknowledged > self._taken
+        return self._at_end and (self._end_arrived or (self._end_sent and self.acknowledged > self._taken))
 
     @property
     def _at_end(self) -> bool:

@@ -2,6 +2,7 @@
  * connector-shim WHERE: starts one program at a time, and one probe beside it, reaps everything below it, and kills
  * every descendant when it is told to or when its socket closes. PROTOCOL.md, beside this file, is the contract with
  * the runner. job.c reads what is to be started, program.c becomes it, tree.c kills, probe.c is the built-in prober.
+ * With --stay it outlives the runner: it waits for the next one until it is told that the run is over.
  *
  * One thread, one poll loop. Nothing in it waits for a program: a start that hangs in exec (a dead network disk) and a
  * process that cannot die yet (state D) are looked at again while the socket is still listened to.
@@ -31,6 +32,8 @@
 enum {
     MAX_RECEIVED = 253, /* the kernel's SCM_MAX_FD */
     MAX_PAUSE_MS = 100, MAX_UNREAD = 16384,
+    FIRST_WAIT_MS = 100, MAX_WAIT_MS = 5000, /* between two tries to connect */
+    VERSION = 1, NOT_OVER = -1,
 };
 
 /* As they lie in messages; x86_64 and aarch64 are little-endian. */
@@ -45,12 +48,15 @@ static int nest_pipe = -1;                     /* open until the probe's outcome
 static struct outcome probed;                  /* what its `Q` will say */
 static int hung_up;                            /* the socket is gone: kill everything and leave */
 static uint32_t kills_asked, killed;           /* `K`s without their `G`; descendants that died of it */
+static int over = NOT_OVER;                    /* the run is over: what to exit with */
+static uint32_t stop_signal;                   /* asked to stop by it; 0: not */
+static int heard;                              /* the runner at the other end has said something */
 
 /* ---- messages to the runner ---- */
 /* Never waits, never raises SIGPIPE. A runner that leaves some hundred messages unread is taken for gone. */
 static void tell(char type, const void *body, size_t size)
 {
-    unsigned char packet[40] = { (unsigned char)type };
+    unsigned char packet[128] = { (unsigned char)type };
     memcpy(packet + 1, body, size);
     if (!hung_up && send(channel, packet, size + 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) hung_up = 1;
 }
@@ -193,15 +199,17 @@ static void request_probe(int *received, int count, int whole)
     free_job(&job);
 }
 
+struct request { char type; int32_t number; char more; } __attribute__((packed));
 static void receive(void)
 {
-    struct { char type; int32_t number; char more; } __attribute__((packed)) request;
+    struct request request;
     union { char bytes[CMSG_SPACE(sizeof(int) * MAX_RECEIVED)]; struct cmsghdr align; } space;
     struct iovec part = { &request, sizeof request };
     struct msghdr packet = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof space };
     ssize_t size = recvmsg(channel, &packet, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (size < 0) hung_up = errno != EAGAIN;
     if (size <= 0) return; /* an empty packet; the end of the stream is seen by poll */
+    heard = 1;
     int received[MAX_RECEIVED], count = 0, whole = !(packet.msg_flags & MSG_CTRUNC);
     struct cmsghdr *head = CMSG_FIRSTHDR(&packet);
     if (head && head->cmsg_level == SOL_SOCKET && head->cmsg_type == SCM_RIGHTS) {
@@ -212,9 +220,19 @@ static void receive(void)
     else if (request.type == 'P') request_probe(received, count, whole && size == 1);
     else if (request.type == 'k' && size == 1 && nest_pipe >= 0) read_outcome();
     else if (request.type == 'K' && size == 1) killed = kills_asked++ ? killed : 0;
+    else if (request.type == 'O' && size == 5) over = request.number & 0xff, hung_up = 1;
     else if (request.type == 'T' && size == 5 && program && status_pipe < 0 && request.number > 0)
         kill(-program, request.number); /* anything else is no request of this version, and is passed over */
     while (count > 0) close(received[--count]);
+}
+
+/* The socket has ended. Of what was not read yet, only the end of the run matters. */
+static void hang_up(void)
+{
+    struct request last;
+    hung_up = 1;
+    for (ssize_t size; (size = recv(channel, &last, sizeof last, MSG_DONTWAIT)) > 0;)
+        if (last.type == 'O' && size == 5) over = last.number & 0xff;
 }
 
 /* As PID 1 the shim is asked to stop from outside only: what runs below it can neither end nor fake its container's
@@ -230,8 +248,10 @@ static void read_signals(void)
     struct signalfd_siginfo info;
     while (read(signals, &info, sizeof info) == sizeof info) {
         int unread = 0;
+        if (!asks_to_stop(&info)) continue;
+        stop_signal = info.ssi_signo;
         ioctl(channel, TIOCOUTQ, &unread); /* a flood of these must not take the room of what matters */
-        if (asks_to_stop(&info) && unread < MAX_UNREAD) tell('R', &info.ssi_signo, 4);
+        if (unread < MAX_UNREAD) tell('R', &info.ssi_signo, 4);
     }
 }
 
@@ -248,14 +268,17 @@ static int inherited_socket(const char *number)
     return (int)fd;
 }
 
-/* Only once: who listens does so before the shim is started, so what is not there now was taken away. */
+/* Never waits, not even for a listener whose queue is full. */
 static int connect_to(const char *path)
 {
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     if (strlen(path) >= sizeof address.sun_path) return errno = ENAMETOOLONG, -1;
     strcpy(address.sun_path, path);
-    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-    return fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) < 0 ? -1 : fd;
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof address) == 0) return fd;
+    int error = errno;
+    close(fd);
+    return errno = error, -1;
 }
 
 static int prepare(int fd)
@@ -291,7 +314,7 @@ static void serve(void)
         if (sources[2].revents) read_status();
         if (sources[3].revents) read_outcome();
         if (sources[1].revents) read_signals();
-        if (sources[0].revents & (POLLRDHUP | POLLHUP | POLLERR)) hung_up = 1;
+        if (sources[0].revents & (POLLRDHUP | POLLHUP | POLLERR)) hang_up();
         else if (sources[0].revents) receive();
         if (nest && (nest_pipe < 0 || kills_asked || hung_up)) kill_tree(nest, nest);
         if (kills_asked || hung_up) kill_tree(getpid(), program);
@@ -302,8 +325,46 @@ static void serve(void)
     }
 }
 
+/* ---- staying ---- */
+static void say_hello(const char *path)
+{
+    struct { uint32_t version; char path[108]; } hello = { VERSION, "" };
+    strncpy(hello.path, path, sizeof hello.path - 1);
+    tell('H', &hello, sizeof hello.version + strlen(hello.path));
+}
+
+/* Serves one runner after the other; returns what to exit with. Whatever ran for one is dead before the next. */
+static int stay(const char *path)
+{
+    for (int wait_ms = FIRST_WAIT_MS, told = 0;;) {
+        int fd = connect_to(path);
+        if (fd < 0 && !told++)
+            fprintf(stderr, "connector-shim: waiting for the runner at %s: %s\n", path, strerror(errno));
+        if (fd >= 0) {
+            dup3(fd, channel, O_CLOEXEC);
+            close(fd);
+            hung_up = heard = told = 0;
+            say_hello(path);
+            serve();
+            kills_asked = 0;
+            hung_up = 1; /* nobody is told anything until the next one is there */
+            if (heard) wait_ms = FIRST_WAIT_MS; /* one that shuts the door at once does not want it for now */
+        }
+        if (over != NOT_OVER) return over;
+        /* the end of an orphan cuts the wait short, which does no harm */
+        if (!stop_signal && poll(&(struct pollfd){ signals, POLLIN, 0 }, 1, wait_ms) > 0) read_signals();
+        if (stop_signal) return 128 + (int)stop_signal;
+        wait_ms = wait_ms * 2 < MAX_WAIT_MS ? wait_ms * 2 : MAX_WAIT_MS;
+        reap();
+    }
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 3 && strcmp(argv[1], "--stay") == 0 && strchr(argv[2], '/')) {
+        hung_up = 1;
+        return prepare(open("/dev/null", O_RDWR)) < 0 ? 2 : stay(argv[2]); /* which keeps the socket's number */
+    }
     int by_path = argc == 2 && strchr(argv[1], '/');
     int fd = by_path ? connect_to(argv[1]) : argc == 2 ? inherited_socket(argv[1]) : -1;
     if (by_path && fd < 0) {
@@ -312,7 +373,7 @@ int main(int argc, char **argv)
     }
     if (fd < 0 || prepare(fd) < 0) {
         fprintf(stderr, "usage: connector-shim WHERE (the number of a connected SOCK_SEQPACKET socket, or the path of "
-                        "a listening one); build " SHIM_BUILD "\n");
+                        "a listening one), or connector-shim --stay PATH; build " SHIM_BUILD "\n");
         return 2;
     }
     serve();

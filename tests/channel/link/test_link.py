@@ -140,6 +140,38 @@ def test_stores_on_both_sides_keep_it_over_restarts(tmp_path: Path, seed: int) -
     assert got == numbers(1, 3000)
 
 
+def test_who_knows_that_all_has_arrived_waits_for_nobody(tmp_path: Path) -> None:
+    """The reading runner has ended and gone; the writing one died before its own run was over."""
+
+    async def scenario() -> None:
+        wire = Wire()
+        store = open_store(tmp_path)
+        right = End("reader", wire, listens=True)
+        left = End("writer", wire, listens=False, store=store)
+        await left.write(1, 100)
+        assert left.writer is not None
+        left.writer.end(for_good=True)
+        async with asyncio.timeout(20):
+            assert await right.read() == numbers(1, 100)
+            await right.over()
+            await left.over()
+        left.channel.close()
+        store.close()
+        store = open_store(tmp_path)
+        again = End("writer", wire, listens=False, store=store)
+        assert again.writer is not None
+        assert not again.peer.finished.is_set()
+        again.writer.end(for_good=True)
+        async with asyncio.timeout(5):
+            await again.over()
+        assert not again.told.warned
+        assert again.channel.readers[0].account.unread == 0
+        again.channel.close()
+        store.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_reader_that_lost_what_it_had_says_so() -> None:
     async def act() -> None:
         wire = Wire()

@@ -1,0 +1,550 @@
+"""`connector sidecar FILE` as a user sees it: containers that somebody else starts, here as plain processes."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.children.build import script, sink, source
+from tests.e2e.connector import RUNNER, Connector, Running, until
+from tests.e2e.sidecar import Sidecar
+from tests.e2e.test_run import sent
+from tests.e2e.test_runners import free_port
+from tests.launch.shims import Shims
+from tests.nats_server import NatsServer
+
+COUNT = 20_000
+DEADLINE_S = 30.0
+NAMES = ("source", "middle", "sink")
+
+
+def three(tmp_path: Path, count: int = COUNT, *, durable: bool = False, **middle: Any) -> dict[str, Any]:
+    """A source, a `cat` that answers, a sink that acknowledges."""
+    channel = {"kind": "durable", "durability": "process"} if durable else {}
+    return {
+        "processors": {
+            "source": {"command": source(count), "writes": "raw", "resume": "skip"},
+            "middle": {"command": ["cat"], "reads": "raw", "writes": "clean", "contract": "one-to-one", **middle},
+            "sink": {"command": sink(tmp_path / "out", "--ack"), "reads": "clean", "contract": "one-to-one"},
+        },
+        "channels": {"raw": channel, "clean": channel},
+    }
+
+
+def test_a_pipeline_runs_in_containers_of_somebody_else(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path)) as sidecar:
+        sidecar.begin()
+        containers = sidecar.containers("source", "middle", "sink")
+        result = sidecar.finish()
+        result.completed()
+        assert result.account("clean", "sink") == {"written": COUNT, "acknowledged": COUNT}
+        assert [each.wait(DEADLINE_S) for each in containers] == [0, 0, 0]
+        assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def progressed(sidecar: Sidecar, tmp_path: Path, messages: int) -> None:
+    """Wait until the sink has that many."""
+    out = tmp_path / "out"
+    until(lambda: sidecar.dead() or (out.exists() and out.read_bytes().count(b"\n") >= messages), "messages to flow")
+    assert not sidecar.dead(), sidecar.finish()
+
+
+def killed(shim: subprocess.Popen[bytes]) -> None:
+    """As `docker kill` does it: the first process, and with it all that is below."""
+    below = psutil.Process(shim.pid).children(recursive=True)
+    shim.kill()
+    shim.wait()
+    for each in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    psutil.wait_procs(below, DEADLINE_S)
+
+
+def taken(file: Path) -> bytes:
+    """What the sink has taken, each message once, without those that a kill has torn.
+
+    Its own file is outside of the channels: what it did not acknowledge comes again, behind the torn beginning.
+    """
+    longest = len(sent(1)) - 1
+    lines = (line[-longest:] + b"\n" for line in file.read_bytes().splitlines())
+    return b"".join(dict.fromkeys(lines))
+
+
+@pytest.mark.parametrize("victim", ["source", "middle", "sink"])
+@pytest.mark.parametrize("durable", [False, True], ids=["memory", "durable"])
+def test_a_container_that_is_killed_is_waited_for(tmp_path: Path, victim: str, durable: bool) -> None:
+    with Sidecar(tmp_path, three(tmp_path, 200_000, durable=durable)) as sidecar:
+        sidecar.begin()
+        containers = dict(zip(NAMES, sidecar.containers(*NAMES), strict=True))
+        progressed(sidecar, tmp_path, 1000)
+        killed(containers[victim])
+        cause = f"waiting for a container of `{victim}` (docker start?)"
+        until(lambda: sidecar.cause(victim) == cause, "the sidecar to say what it waits for")
+        assert sidecar.ask("/health")[0] == 200
+        status, body = sidecar.ask("/ready")
+        assert (status, body["ok"], body["waiting"]) == (503, False, [f"{victim}: {cause}"])
+        sidecar.containers(victim)
+        result = sidecar.finish()
+        result.completed()
+        assert taken(tmp_path / "out") == sent(200_000)
+        assert result.processor(victim)["restarts"] == 1
+        assert "its container has gone" in result.output
+        assert [each.wait(DEADLINE_S) for name, each in containers.items() if name != victim] == [0, 0]
+
+
+@pytest.mark.parametrize("victim", ["source", "middle", "sink"])
+def test_a_program_that_is_killed_is_started_again_in_its_container(tmp_path: Path, victim: str) -> None:
+    with Sidecar(tmp_path, three(tmp_path, 200_000)) as sidecar:
+        sidecar.begin()
+        containers = dict(zip(NAMES, sidecar.containers(*NAMES), strict=True))
+        progressed(sidecar, tmp_path, 1000)
+        (program,) = psutil.Process(containers[victim].pid).children()
+        program.kill()
+        result = sidecar.finish()
+        result.completed()
+        assert taken(tmp_path / "out") == sent(200_000)
+        assert result.processor(victim)["restarts"] == 1
+        assert [each.wait(DEADLINE_S) for each in containers.values()] == [0, 0, 0]
+
+
+def test_a_sidecar_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Twice; its containers stay."""
+    with Sidecar(tmp_path, three(tmp_path, 200_000, durable=True), "--state-dir", str(tmp_path / "state")) as sidecar:
+        sidecar.begin()
+        containers = sidecar.containers(*NAMES)
+        for messages in (1000, 50_000):
+            progressed(sidecar, tmp_path, messages)
+            programs = [child for each in containers for child in psutil.Process(each.pid).children()]
+            assert sidecar.running is not None
+            sidecar.running.process.kill()
+            sidecar.running.process.wait()
+            _, alive = psutil.wait_procs(programs, DEADLINE_S)
+            assert alive == []
+            assert [each.poll() for each in containers] == [None, None, None]
+            sidecar.begin()
+        result = sidecar.finish()
+        result.completed()
+        assert taken(tmp_path / "out") == sent(200_000)
+        assert [each.wait(DEADLINE_S) for each in containers] == [0, 0, 0]
+
+
+def test_sidecar_and_container_killed_together(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path, 200_000, durable=True)) as sidecar:
+        running = sidecar.begin()
+        containers = sidecar.containers(*NAMES)
+        progressed(sidecar, tmp_path, 1000)
+        running.process.kill()
+        killed(containers[1])
+        running.process.wait()
+        sidecar.begin()
+        until(lambda: sidecar.cause("middle") == "waiting for a container of `middle`", "it to be waited for")
+        sidecar.containers("middle")
+        sidecar.finish().completed()
+        assert taken(tmp_path / "out") == sent(200_000)
+
+
+def test_all_containers_stopped_drain_the_run(tmp_path: Path) -> None:
+    """As `compose stop` does it: everything that depends on the sidecar first."""
+    with Sidecar(tmp_path, three(tmp_path, 10_000_000)) as sidecar:
+        running = sidecar.begin()
+        containers = sidecar.containers(*NAMES)
+        progressed(sidecar, tmp_path, 1000)
+        for each in containers:
+            each.terminate()
+        result = sidecar.finish()
+        report = result.expect(1, "stopped")
+        assert report["cause"] == "the containers of all its processors are being stopped"
+        account = result.account("clean", "sink")
+        assert account == {"written": account["written"], "acknowledged": account["written"]}
+        assert [each.wait(DEADLINE_S) for each in containers] == [143, 143, 143]
+        assert running.process.returncode == 1
+
+
+def test_one_container_stopped_leaves_the_run(tmp_path: Path) -> None:
+    """As `compose restart middle` does it."""
+    with Sidecar(tmp_path, three(tmp_path, 300_000)) as sidecar:
+        sidecar.begin()
+        containers = dict(zip(NAMES, sidecar.containers(*NAMES), strict=True))
+        progressed(sidecar, tmp_path, 1000)
+        containers["middle"].terminate()
+        assert containers["middle"].wait(DEADLINE_S) == 143
+        sidecar.containers("middle")
+        result = sidecar.finish()
+        result.completed()
+        assert (tmp_path / "out").read_bytes() == sent(300_000)
+        assert "its container was stopped" in result.output
+        assert result.processor("middle")["restarts"] == 1
+
+
+def test_a_stopped_sidecar_drains_and_its_containers_wait_for_the_next(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path, 10_000_000)) as sidecar:
+        running = sidecar.begin()
+        containers = sidecar.containers(*NAMES)
+        progressed(sidecar, tmp_path, 1000)
+        running.signal(signal.SIGTERM)
+        result = sidecar.finish()
+        result.expect(128 + signal.SIGTERM, "stopped")
+        account = result.account("clean", "sink")
+        assert account == {"written": account["written"], "acknowledged": account["written"]}
+        assert [each.poll() for each in containers] == [None, None, None]
+        (tmp_path / "out").unlink()
+        sidecar.begin()
+        progressed(sidecar, tmp_path, 1000)
+
+
+def test_a_failed_run_ends_its_containers_as_failed(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path, command=["false"])) as sidecar:
+        sidecar.begin()
+        containers = sidecar.containers(*NAMES)
+        sidecar.finish().expect(1, "failed")
+        assert [each.wait(DEADLINE_S) for each in containers] == [1, 1, 1]
+
+
+def test_stopped_while_it_waits_for_containers(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path)) as sidecar:
+        running = sidecar.begin()
+        sidecar.containers("middle")
+        until(lambda: sidecar.ask("/ready")[1]["processors"]["middle"]["state"] == "running", "one to run")
+        running.signal(signal.SIGTERM)
+        result = sidecar.finish()
+        result.expect(128 + signal.SIGTERM, "stopped")
+        assert result.took_s < 10  # nobody is given a grace period who is not there
+        assert "stopped (waiting for a container of `source`)" in result.output
+
+
+def test_replicas_share_the_door_and_a_spare_stands_by(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path, 300_000, replicas=2)) as sidecar:
+        sidecar.begin()
+        first, second, *_ = sidecar.containers("middle", "middle", "middle", "source", "sink")
+        progressed(sidecar, tmp_path, 1000)
+        working = [each for each in sidecar.shims.all[:3] if psutil.Process(each.pid).children()]
+        assert len(working) == 2
+        killed(working[0])  # the spare takes its place
+        result = sidecar.finish()
+        result.completed()
+        assert (tmp_path / "out").read_bytes() == sent(300_000)
+        assert first is not second
+        left = [each for each in sidecar.shims.all if each is not working[0]]
+        assert [each.wait(DEADLINE_S) for each in left] == [0, 0, 0, 0]
+
+
+def test_a_replica_without_a_container_is_waited_for(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path, replicas=2)) as sidecar:
+        sidecar.begin()
+        sidecar.containers(*NAMES)
+        progressed(sidecar, tmp_path, 1000)
+        sidecar.containers("middle")
+        sidecar.finish().completed()
+        assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_replicas_that_never_had_a_container_are_not_missed(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path, replicas=8)) as sidecar:
+        sidecar.begin()
+        sidecar.containers(*NAMES, "middle")
+        result = sidecar.finish()
+        result.completed()
+        assert (tmp_path / "out").read_bytes() == sent(COUNT)
+        assert "waiting for a container" not in result.output
+        assert result.output.count("stopped (nothing is left for it)") == 6
+
+
+def test_a_second_sidecar_is_refused(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path)) as sidecar:
+        sidecar.begin()
+        result = Connector(tmp_path).command("sidecar", "--bridges", str(sidecar.shims.path), "--health", "off")
+        assert result.code == 3
+        assert f"another runner listens at {sidecar.shims.path}/source/shim.sock" in result.stderr
+        sidecar.containers(*NAMES)
+        sidecar.finish().completed()
+
+
+def test_an_image_without_a_command_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "pipeline.toml").write_text('name = "p"\n\n[processors.one]\nimage = "example/one:1"\nwrites = "out"\n')
+    result = Connector(tmp_path).command("sidecar", "--bridges", str(tmp_path))
+    assert result.code == 2
+    assert "pipeline.toml:3:13: error: processors.one: what runs in its container is not known here" in result.stderr
+    assert 'write command = ["…"], with the words of its entrypoint' in result.stderr
+
+
+def test_entrypoint_and_command_are_one(tmp_path: Path) -> None:
+    pipeline = three(tmp_path, entrypoint=["env", "-u", "NOTHING"], command=["cat"], image="example/not-looked-at:1")
+    with Sidecar(tmp_path, pipeline) as sidecar:
+        sidecar.begin()
+        sidecar.containers(*NAMES)
+        sidecar.finish().completed()
+        assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+@pytest.mark.parametrize("bridges", ["/nowhere/at-all", "/proc"])
+def test_bridges_that_cannot_be_made(tmp_path: Path, bridges: str) -> None:
+    Connector(tmp_path).write(three(tmp_path))
+    result = Connector(tmp_path).command("sidecar", "--bridges", bridges, "--health", "off")
+    assert result.code == 3
+    assert f"the bridge folder {bridges}/source cannot be opened: No such file or directory" in result.stderr
+
+
+def alone(folder: Path, *command: str, **variables: str) -> Running:
+    """A sidecar that is configured by variables alone, in a folder of its own."""
+    folder.mkdir(exist_ok=True)
+    options = ["--health", "off", "--report", str(folder / "report.json")]
+    words = ["--", *command] if command else []
+    environment = {f"CONNECTOR_{name}": value for name, value in variables.items()}
+    return Running([*RUNNER, "sidecar", *options, *words], folder, folder / "report.json", environment)
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "ws", "zeromq+tcp"])
+def test_three_programs_joined_by_variables_alone(tmp_path: Path, scheme: str) -> None:
+    raw, clean = (f"{scheme}://127.0.0.1:{free_port()}" for _ in range(2))
+    with (
+        alone(tmp_path / "sink", *sink(tmp_path / "out"), READS=clean) as last,
+        alone(tmp_path / "middle", "cat", READS=raw, WRITES=clean, CONTRACT="one-to-one") as middle,
+        alone(tmp_path / "source", *source(COUNT), WRITES=raw) as first,
+    ):
+        for each in (first, middle, last):
+            each.finish().completed()
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_over_a_broker(tmp_path: Path, nats_server: NatsServer) -> None:
+    raw = f"{nats_server.url}/flights.raw"
+    with (
+        alone(tmp_path / "sink", *sink(tmp_path / "out"), READS=raw) as last,
+        alone(tmp_path / "source", *source(COUNT), WRITES=raw) as first,
+    ):
+        for each in (first, last):
+            each.finish().completed()
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_a_program_between_any_other_programs(tmp_path: Path) -> None:
+    """As in docs/sidecar.md: curl posts, and a server gets what comes of it."""
+    place = free_port()
+    url = f"http://127.0.0.1:{place}/words?listen=true"
+    with alone(tmp_path / "it", *sink(tmp_path / "out"), READS=url) as running:
+        until(lambda: running.process.poll() is not None or posted(place, b"one\ntwo\n"), "it to take messages")
+        until(lambda: (tmp_path / "out").exists() and (tmp_path / "out").read_bytes() == b"one\ntwo\n", "both")
+        running.signal(signal.SIGTERM)
+        running.finish().expect(128 + signal.SIGTERM, "stopped")
+
+
+def posted(port: int, body: bytes) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    with contextlib.closing(connection), contextlib.suppress(OSError):
+        connection.request("POST", "/words", body, {"Content-Type": "application/x-ndjson"})
+        return connection.getresponse().status < 300
+    return False
+
+
+def test_a_container_next_to_one_that_has_variables_alone(tmp_path: Path) -> None:
+    raw = f"tcp://127.0.0.1:{free_port()}"
+    with Shims() as shims, alone(tmp_path / "source", *source(COUNT), WRITES=raw) as first:
+        command = json.dumps(sink(tmp_path / "out"))
+        variables = {"READS": raw, "PROCESSOR": "store", "COMMAND": command, "BRIDGES": str(shims.path)}
+        with alone(tmp_path / "sink", **variables) as last:
+            until(lambda: last.process.poll() is not None or (shims.path / "store/shim.sock").exists(), "its door")
+            container = shims.start("store")
+            last.finish().completed()
+            assert container.wait(DEADLINE_S) == 0
+        first.finish().completed()
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_a_file_with_the_same_words_is_written_and_run(tmp_path: Path) -> None:
+    raw = f"tcp://127.0.0.1:{free_port()}"
+    (tmp_path / "sink").mkdir()
+    written = Running(
+        [*RUNNER, "sidecar", "--write-config", "sidecar.toml", "--", *sink(tmp_path / "out")],
+        tmp_path / "sink",
+        None,
+        {"CONNECTOR_READS": raw},
+    )
+    with written:
+        assert written.finish().code == 0
+    words = tomllib.loads((tmp_path / "sink/sidecar.toml").read_text())
+    assert words == {"command": sink(tmp_path / "out"), "reads": raw}
+    with (
+        alone(tmp_path / "sink", *words["command"], CONFIG="sidecar.toml") as last,
+        alone(tmp_path / "source", *source(COUNT), WRITES=raw) as first,
+    ):
+        first.finish().completed()
+        last.finish().completed()
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_nothing_to_run(tmp_path: Path) -> None:
+    result = Connector(tmp_path).command("sidecar")
+    assert result.code == 2
+    assert "there is nothing to run: no pipeline.toml, no --config, and neither CONNECTOR_READS" in result.stderr
+
+
+def test_a_file_and_a_command_do_not_go_together(tmp_path: Path) -> None:
+    Connector(tmp_path).write(three(tmp_path))
+    result = Connector(tmp_path).command("sidecar", "pipeline.toml", "--", "cat")
+    assert result.code == 2
+    assert "FILE says what runs" in result.stderr
+
+
+# -- health
+
+
+def test_health_and_readiness(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path, 10_000_000)) as sidecar:
+        sidecar.begin()
+        check = ["sidecar", "--check-health", "--health", f"127.0.0.1:{sidecar.port}"]
+        assert Connector(tmp_path).command(*check).code == 0
+        status, body = sidecar.ask("/ready")
+        waits = {f"{name}: waiting for a container of `{name}`" for name in NAMES}
+        assert status == 503
+        until(lambda: set(sidecar.ask("/ready")[1]["waiting"]) == waits, "all to be waited for")
+        sidecar.containers(*NAMES)
+        until(lambda: sidecar.ask("/ready")[0] == 200, "all to run")
+        status, body = sidecar.ask("/ready")
+        assert (body["ok"], body["pipeline"], body["stopping"], body["waiting"]) == (True, "test", None, [])
+        assert {name: each["state"] for name, each in body["processors"].items()} == dict.fromkeys(NAMES, "running")
+        assert sidecar.ask("/anything")[0] == 404
+        assert sidecar.running is not None
+        sidecar.running.signal(signal.SIGTERM)
+        sidecar.finish()
+        result = Connector(tmp_path).command(*check)
+        assert (result.code, "nobody answers at" in result.stderr) == (1, True)
+
+
+def test_a_channel_whose_far_end_is_away_is_not_ready(tmp_path: Path) -> None:
+    port = free_port()
+    pipeline = {
+        "processors": {"source": {"command": ["sleep", "1000"], "writes": "far"}},
+        "channels": {"far": {"kind": "tcp", "address": f"127.0.0.1:{port}"}},
+    }
+    with Sidecar(tmp_path, pipeline) as sidecar:
+        sidecar.begin()
+        sidecar.containers("source")
+        until(lambda: sidecar.ask("/ready")[1]["processors"]["source"]["ready"], "it to run")
+        status, body = sidecar.ask("/ready")
+        assert (status, list(body["channels"])) == (503, ["far"])
+        assert "the other end is not there: connection refused" in body["channels"]["far"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /health HTTP/1.1\r\n\r\n", 200),
+        (b"HEAD /health HTTP/1.1\r\nHost: me\r\n\r\n", 200),
+        (b"GET /health?x=1 HTTP/1.0\r\n\r\n", 200),
+        (b"POST /health HTTP/1.1\r\n\r\n", 405),
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /" + b"x" * 20_000, 400),
+    ],
+)
+def test_health_answers_requests_only(tmp_path: Path, request_: bytes, status: int) -> None:
+    with Sidecar(tmp_path, three(tmp_path)) as sidecar:
+        sidecar.begin()
+        with socket.create_connection(("127.0.0.1", sidecar.port), timeout=DEADLINE_S) as asks:
+            asks.sendall(request_)
+            with asks.makefile("rb") as answer:
+                assert answer.readline().startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_who_says_nothing_is_turned_away(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path)) as sidecar, contextlib.ExitStack() as stack:
+        sidecar.begin()
+        address = ("127.0.0.1", sidecar.port)
+        silent = [stack.enter_context(socket.create_connection(address, DEADLINE_S)) for _ in range(16)]
+        assert sidecar.ask("/health") == (0, {})  # there are as many as there may be
+        assert [each.recv(100) for each in silent] == [b""] * 16
+        assert sidecar.ask("/health")[0] == 200
+
+
+@pytest.mark.parametrize("address", ["8099", "host:port", "host:99999", "on"])
+def test_what_is_no_address_for_health(tmp_path: Path, address: str) -> None:
+    Connector(tmp_path).write(three(tmp_path))
+    result = Connector(tmp_path).command("sidecar", "--health", address)
+    assert (result.code, f'"{address}" is no address for health' in result.stderr) == (2, True)
+
+
+def test_an_address_for_health_that_is_taken(tmp_path: Path) -> None:
+    Connector(tmp_path).write(three(tmp_path))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = Connector(tmp_path).command("sidecar", "--bridges", str(tmp_path), "--health", address)
+    assert (result.code, f"health cannot be answered at {address}" in result.stderr) == (3, True)
+
+
+# -- what a program in a container may have
+
+
+def test_named_ports_go_through_pipes(tmp_path: Path) -> None:
+    pipeline = {
+        "processors": {
+            "words": {"command": ["printf", r"a\nb\n"], "writes": "words"},
+            "extra": {"command": ["printf", r"c\nd\n"], "writes": "extra"},
+            "both": {
+                "command": ["sh", "-c", 'cat; cat "$CONNECTOR_READER_MORE" > "$CONNECTOR_WRITER_COPY"'],
+                "reads": {"stdin": "words", "more": "extra"},
+                "writes": {"stdout": "one", "copy": "two"},
+            },
+            "left": {"command": sink(tmp_path / "left"), "reads": "one"},
+            "right": {"command": sink(tmp_path / "right"), "reads": "two"},
+        }
+    }
+    with Sidecar(tmp_path, pipeline) as sidecar:
+        sidecar.begin()
+        sidecar.containers("words", "extra", "both", "left", "right")
+        sidecar.finish().completed()
+    assert ((tmp_path / "left").read_text(), (tmp_path / "right").read_text()) == ("a\nb\n", "c\nd\n")
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        {"contract": "batch", "command": ["cat", "{batch}"]},
+        {"contract": "batch", "command": ["cat"], "batch": {"messages": 700}},
+        {"contract": "acknowledged", "command": script("acknowledges", "echo", 1, 0)},
+        {"contract": "acknowledged", "command": script("acknowledges", "echo", 1, 0), "bridge": "zeromq"},
+        {"bridge": "zeromq", "command": script("sockets", "echo"), "contract": "stream"},
+    ],
+    ids=["batch file", "batch", "acknowledged", "dealer", "sockets"],
+)
+def test_every_contract_and_bridge(tmp_path: Path, middle: dict[str, Any]) -> None:
+    with Sidecar(tmp_path, three(tmp_path, 5000, **middle)) as sidecar:
+        sidecar.begin()
+        sidecar.containers(*NAMES)
+        sidecar.finish().completed()
+        assert (tmp_path / "out").read_bytes() == sent(5000)
+        assert not list(sidecar.shims.path.glob("*/z*"))
+
+
+def test_a_pipe_from_one_container_to_the_next(tmp_path: Path) -> None:
+    pipeline = {
+        "processors": {
+            "source": {"command": source(COUNT), "writes": "raw"},
+            "sink": {"command": sink(tmp_path / "out"), "reads": "raw", "restart": "never"},
+        },
+        "channels": {"raw": {"kind": "pipe"}},
+    }
+    with Sidecar(tmp_path, pipeline) as sidecar:
+        sidecar.begin()
+        sidecar.containers("source", "sink")
+        result = sidecar.finish()
+    assert result.code == 0, result
+    assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_checks_are_made_in_the_container(tmp_path: Path) -> None:
+    ready = {"command": ["sh", "-c", 'test "$WHERE" = container'], "every": "50ms"}
+    with Sidecar(tmp_path, three(tmp_path, ready=ready)) as sidecar:
+        sidecar.begin()
+        sidecar.containers("source", "sink")
+        sidecar.shims.start("middle", WHERE="container")
+        sidecar.finish().completed()
+        assert (tmp_path / "out").read_bytes() == sent(COUNT)
