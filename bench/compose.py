@@ -1,4 +1,4 @@
-"""What a Compose project costs: `compose/ingest` beside its two programs joined by a pipe, by hand, in one container."""
+"""What a Compose project costs: `compose/ingest` beside its two programs and a pipe, by hand, in one container."""
 
 from __future__ import annotations
 
