@@ -15,8 +15,8 @@ RUN apt-get update \
 WORKDIR /source
 COPY pyproject.toml ./
 RUN python3 -m venv --without-pip /opt/connector \
- && python3 -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
-    >/tmp/libraries \
+ && python3 -c 'import tomllib; its = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+    print(*its["dependencies"], *its["optional-dependencies"]["nats"], sep="\n")' >/tmp/libraries \
  && python3 -m pip --python /opt/connector/bin/python install --no-cache-dir --requirement /tmp/libraries
 COPY README.md CHANGELOG.md LICENSE hatch_build.py ./
 COPY images images
@@ -34,7 +34,8 @@ LABEL org.opencontainers.image.title="Connector runner" \
       org.opencontainers.image.vendor="The connector runner maintainers" \
       org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie"
 RUN groupadd --gid 65532 connector \
- && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin connector
+ && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin connector \
+ && install --directory --owner 65532 --group 65532 /state /bridges /shim
 COPY --from=build /opt/connector /opt/connector
 COPY images/runner/health.toml /usr/share/connector/health.toml
 ENV PATH=/opt/connector/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

@@ -245,6 +245,7 @@ def make_store_jar(java: Java, target: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Finds or installs what the flights demo needs.")
     parser.add_argument("--cache", type=Path, default=CACHE, help="where it is put (default: .cache/flights)")
+    parser.add_argument("--options", type=Path, help="write java's options for the sink to this file")
     parser.add_argument("--store-jar", action="store_true", help="only make store.jar again, from Store.java")
     options = parser.parse_args()
     try:
@@ -254,6 +255,8 @@ def main() -> int:
         else:
             tools = prepare(options.cache, options.cache, lambda line: print(line, flush=True))
             print("options:", *tools.java_options)
+            if options.options is not None:
+                write_java_arguments(tools.java_options, options.options)
     except SetupError as error:
         print(f"prepare.py: {error}", file=sys.stderr)
         return 1

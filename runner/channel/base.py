@@ -123,6 +123,9 @@ class Reader(ABC):
         del number, batch
         return False
 
+    def let_go(self) -> None:  # noqa: B027 - most set nothing aside
+        """Nobody takes anything for now: what was set aside for the next `take` is on record as handed out no more."""
+
     @abstractmethod
     def leave(self, *, for_good: bool = False) -> None:
         """Want no more: what is queued, and whatever is published from now on, counts as unread.

@@ -219,10 +219,15 @@ class DurableReader(Reader):
         self._put_back(number, batch)
         self._queued += batch.count
         if self._claimed is not None and self._claimed[1] > number:  # what came back is before what is claimed
+            self.let_go()
+        return True
+
+    def let_go(self) -> None:
+        """See `Reader`."""
+        if self._claimed is not None:
             claimed, first = self._claimed
             self._claimed = None
             self._put_back(first, claimed)
-        return True
 
     def _put_back(self, number: int, batch: Batch) -> None:
         self._move(self._cursor.unclaim(number, batch.count))

@@ -1,7 +1,7 @@
 """How far a channel that comes from somewhere else has been received: kept in the store, committed with the messages.
 
 It outlives a run that completed: who sent the messages may not have heard yet that the last of them arrived, and sends
-them once more to the next run.
+them once more to the next run. Who sends keeps here that its end has arrived, and then waits for nobody any more.
 """
 
 from __future__ import annotations
@@ -39,6 +39,21 @@ def keep_position(store: Store | None, channel: str, writer: str, position: Posi
     """Put it on record, in the transaction in the making."""
     if store is not None:
         store.transaction.put(TABLE, _key(channel, writer), _ENCODER.encode(position))
+
+
+def end_arrived(store: Store | None, channel: str, reader: str, epoch: str) -> bool:
+    """Whether it is on record that `reader` (somebody far away) has all of `epoch`, its end too. Raises DamageError."""
+    return store is not None and store.get(TABLE, _end_key(channel, reader)) == epoch.encode()
+
+
+def keep_end_arrived(store: Store | None, channel: str, reader: str, epoch: str) -> None:
+    """Put that on record, in the transaction in the making."""
+    if store is not None:
+        store.transaction.put(TABLE, _end_key(channel, reader), epoch.encode())
+
+
+def _end_key(channel: str, reader: str) -> bytes:
+    return f"{channel}\0{reader}\0end".encode()
 
 
 def _key(channel: str, writer: str) -> bytes:

@@ -18,6 +18,7 @@ _VERBS = {
     "check": "Check a pipeline file; says everything that is wrong with it.",
     "doctor": "Say what this machine can do, and how well it walls off what is not trusted.",
     "build": "Make the images of the processors that a pipeline uses.",
+    "export": "Write a pipeline as a Compose project.",
     "lock": "Write down which images, folders and programs a pipeline runs.",
     "state": "Look at what durable channels hold, check it, export it, give it up.",
     "dead-letters": "Show, export, replay and discard the messages that were set aside.",

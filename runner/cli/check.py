@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 @click.option(
     "--home", type=click.Choice(["process", "sandbox", "container"]), help="Check it as `connector run --home` runs it."
 )
+@click.option("--runner", metavar="NAME", help="Look for certificates and keys of this runner only.")
 @click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="How to say it."
 )
-def command(file: str, home: str | None, form: str) -> None:
+def command(file: str, home: str | None, runner: str | None, form: str) -> None:
     """Check the pipeline FILE and tell every problem at once; list what untrusted processors are allowed.
 
     Exits with 2 when there is an error; warnings alone leave 0.
@@ -31,7 +32,11 @@ def command(file: str, home: str | None, form: str) -> None:
 
     loaded: LoadedPipeline | None = None
     try:
-        loaded = load_file(file, home=Home(home) if home else None)
+        loaded = load_file(file, home=Home(home) if home else None, runner=runner)
+        if runner is not None:
+            from runner.plan.part import part
+
+            part(loaded.pipeline, runner)  # whether there is such a runner
         problems = (*loaded.warnings, *_of_this_machine(file, loaded))
     except SpecError as error:
         problems = error.problems
@@ -89,11 +94,32 @@ def _summary(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, 
 
 
 def _parts(pipeline: Pipeline) -> list[str]:
-    """What each runner has."""
-    of = {
-        name: [each.name for each in pipeline.processors.values() if each.runner == name] for name in pipeline.runners
+    """What each runner has, and where it listens."""
+    lines = []
+    for name, has in _runners(pipeline).items():
+        places = [f"{channel} at {place}" for channel, place in has["listens"].items()]
+        after = f"; listens for {', '.join(places)}" if places else ""
+        lines.append(f"  runner {name}: {', '.join(has['processors'])}{after}")
+    return lines
+
+
+def _runners(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """The same as plain values."""
+    if not pipeline.runners:
+        return {}
+    from runner.plan.part import listens
+
+    return {
+        name: {
+            "host": runner.host,
+            "processors": [each.name for each in pipeline.processors.values() if each.runner == name],
+            "listens": {
+                channel: f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+                for channel, (host, port) in listens(pipeline, name).items()
+            },
+        }
+        for name, runner in pipeline.runners.items()
     }
-    return [f"  runner {name}: {', '.join(names)}" for name, names in of.items()]
 
 
 def _walls(loaded: LoadedPipeline | None) -> list[str]:
@@ -117,6 +143,7 @@ def _as_json(file: str, loaded: LoadedPipeline | None, problems: tuple[Problem, 
         "pipeline": None if loaded is None else loaded.pipeline.name,
         "processors": None if loaded is None else list(loaded.pipeline.processors),
         "channels": None if loaded is None else list(loaded.pipeline.channels),
+        "runners": None if loaded is None else _runners(loaded.pipeline),
         "homes": None if loaded is None else {name: spec.home for name, spec in loaded.pipeline.processors.items()},
         "untrusted": None if loaded is None else msgspec.to_builtins(untrusted(loaded.pipeline)),
         "problems": [dataclasses.asdict(problem) for problem in problems],

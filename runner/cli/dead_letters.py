@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from runner.cli.place import place_of, placed
 from runner.errors import MachineError
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ def _range(_ctx: click.Context, _parameter: click.Parameter, value: str | None) 
 def _filtered(command: Callable[..., Any]) -> Callable[..., Any]:
     """The argument and options that all of them share."""
     options: tuple[Callable[..., Any], ...] = (
-        click.argument("file", type=click.Path(path_type=Path), default="pipeline.toml"),
-        click.option("--state-dir", type=click.Path(path_type=Path), help="Where state is (default: .connector/NAME)."),
+        placed,
         click.option("--letter", callback=_range, help="Only these letters: N, N-M or N-."),
         click.option("--processor", help="Only those of this processor."),
         click.option("--channel", help="Only those of this channel."),
@@ -137,10 +137,8 @@ def _say(outcome: Outcome, what: str) -> None:
 def _desk(given: Mapping[str, Any]) -> Desk:
     """Where the letters of the pipeline are. Raises MachineError where there is no state."""
     from runner.cli.letters import desk_of
-    from runner.spec.load import load_file
-    from runner.supervise.state import state_folder
 
-    folder = given["state_dir"] or state_folder(load_file(given["file"]).pipeline)
+    folder = place_of(given["file"], given["state_dir"], given["runner"])
     if not folder.is_dir():
         raise MachineError(
             "there is no state here",

@@ -1,7 +1,9 @@
 """`connector run FILE` of a pipeline with several runners: each in a process of its own, here, as one run.
 
 Every part is this command again with `--runner NAME`. What it says goes to our own standard error, each line with the
-runner's name before it. When one part fails the others are stopped in order; when we die they end at once.
+runner's name before it. When one part fails the others are stopped in order; when we die they end at once. A part takes
+a second signal for "now", so each is told to stop once, whatever comes together: several parts that fail, a failure and
+a signal. Only a person who sends a second signal has it passed on.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -26,12 +29,36 @@ _LINE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
 
 
-def run_all(loaded: LoadedPipeline, report: Path | None, *, quiet: bool, log_format: str) -> int:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What `connector run` was asked for: its argument and options, which each part gets too."""
+
+    file: Path
+    report: Path | None
+    log_format: str
+    home: str | None
+    state_dir: Path | None
+    quiet: bool
+    fresh: bool
+    locked: bool
+
+    def command(self, runner: str) -> list[str]:
+        """The command of the part that `runner` has."""
+        report = None if self.report is None else report_of(self.report, runner)
+        valued = {"--report": report, "--log-format": self.log_format, "--home": self.home}
+        valued |= {"--state-dir": self.state_dir, "--runner": runner}
+        flags = {"--quiet": self.quiet, "--fresh": self.fresh, "--locked": self.locked}
+        words = [f"{name}={value}" for name, value in valued.items() if value is not None]
+        words += [name for name, given in flags.items() if given]
+        # -P: a folder called `runner` where we are is not this program
+        return [sys.executable, "-P", "-m", "runner", "run", *words, "--", str(self.file)]
+
+
+def run_all(loaded: LoadedPipeline, wanted: Wanted) -> int:
     """Run every part to its end; the exit code is the worst of theirs, or that of the signal which stopped all."""
-    parts = _Parts(list(loaded.pipeline.runners), report, as_json=log_format == "json")
-    for warning in loaded.warnings if not quiet else ():
+    for warning in loaded.warnings if not wanted.quiet else ():
         click.echo(f"connector: {warning}", err=True)
-    return asyncio.run(parts.run())
+    return asyncio.run(_Parts(list(loaded.pipeline.runners), wanted).run())
 
 
 def report_of(path: Path, runner: str) -> Path:
@@ -42,14 +69,17 @@ def report_of(path: Path, runner: str) -> Path:
 class _Parts:
     """The processes of one run."""
 
-    def __init__(self, runners: list[str], report: Path | None, *, as_json: bool) -> None:
+    def __init__(self, runners: list[str], wanted: Wanted) -> None:
         self._runners = runners
-        self._report = report
-        self._as_json = as_json
+        self._wanted = wanted
         self._width = max(map(len, runners))
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._codes: dict[str, int] = {}
         self._signal: signal.Signals | None = None
+        """The first that we were sent; the parts may have been stopped before it."""
+        self._stopping: signal.Signals | None = None
+        """What every part has been told, once."""
+        self._now = False
 
     async def run(self) -> int:
         """Start all, wait for all."""
@@ -71,10 +101,7 @@ class _Parts:
 
     async def _one(self, runner: str) -> None:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "runner",
-            *_arguments(sys.argv[1:], runner, self._report),
+            *self._wanted.command(runner),
             stdin=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
             limit=_LINE_BYTES,
@@ -82,15 +109,19 @@ class _Parts:
             start_new_session=True,
         )
         self._processes[runner] = process
-        if self._signal is not None:
-            process.send_signal(self._signal)
+        if self._now:
+            process.kill()
+        elif self._stopping is not None:
+            _tell(process, self._stopping)
         assert process.stderr is not None
         await self._copy(runner, process.stderr)
         code = await process.wait()
         self._codes[runner] = EXIT_SIGNAL_BASE - code if code < 0 else code
-        if code != EXIT_COMPLETED and self._signal is None:
-            self._say(runner, f"its runner ended with exit code {self._codes[runner]}: the others are stopped")
-            self._send(signal.SIGTERM)
+        others = [each for name, each in self._processes.items() if name != runner and each.returncode is None]
+        if code != EXIT_COMPLETED and self._stopping is None:
+            after = ": the others are stopped" if others else ""
+            self._say(runner, f"its runner ended with exit code {self._codes[runner]}{after}")
+            self._drain(signal.SIGTERM)
 
     async def _copy(self, runner: str, said: asyncio.StreamReader) -> None:
         while True:
@@ -103,39 +134,38 @@ class _Parts:
             self._say(runner, line.decode(errors="replace").rstrip("\n"))
 
     def _say(self, runner: str, line: str) -> None:
-        if self._as_json:
+        if self._wanted.log_format == "json":
             with contextlib.suppress(ValueError):
                 click.echo(json.dumps({"runner": runner, **json.loads(line)}, ensure_ascii=False), err=True)
                 return
         click.echo(f"{runner:{self._width}} | {line}", err=True)
 
     def _stop(self, number: signal.Signals) -> None:
-        self._signal = self._signal or number
-        self._send(number)
-
-    def _send(self, number: signal.Signals) -> None:
+        """We were sent a signal: the first lets all drain, unless they do already; the next ends them at once."""
+        if self._signal is None:
+            self._signal = number
+            self._drain(number)
+            return
+        self._now = True
         for process in self._processes.values():
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(number)
+            _tell(process, number)
+
+    def _drain(self, number: signal.Signals) -> None:
+        if self._stopping is None:
+            self._stopping = number
+            for process in self._processes.values():
+                _tell(process, number)
+
+
+def _tell(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
 
 
 def _orderly() -> set[int]:
     """What a part ends with that was stopped in order."""
     return {EXIT_SIGNAL_BASE + number for number in _STOP_SIGNALS}
-
-
-def _arguments(given: list[str], runner: str, report: Path | None) -> list[str]:
-    """What this command was called with, for one part of it."""
-    arguments = [*given, "--runner", runner]
-    for index, word in enumerate(given):
-        if report is None:
-            break
-        if word == "--report":
-            arguments[index + 1] = str(report_of(report, runner))
-        elif word.startswith("--report="):
-            arguments[index] = f"--report={report_of(report, runner)}"
-    return arguments
 
 
 def _die_with(parent: int) -> Callable[[], None]:

@@ -31,6 +31,7 @@ from runner.spec.model import OWN_HOMES, Home
 from runner.supervise.memory import keep_freed_memory
 from runner.supervise.run import Run
 from runner.supervise.snapshot import RunReport
+from runner.supervise.state import state_folder
 
 Beside = AbstractAsyncContextManager[object]
 """What lives as long as a run does, on its event loop."""
@@ -68,18 +69,19 @@ def command(
 
     The first SIGINT or SIGTERM drains it in order, a second one ends it at once.
     """
-    loaded = load_file(file, home=Home(home) if home else None)
+    loaded = load_file(file, home=Home(home) if home else None, runner=runner)
     if runner is None and loaded.pipeline.runners:
-        from runner.cli.parts import run_all
+        from runner.cli.parts import Wanted, run_all
 
-        return run_all(loaded, report, quiet=quiet, log_format=log_format)
-    pipeline = loaded.pipeline
+        return run_all(loaded, Wanted(file, report, log_format, home, state_dir, quiet, fresh, locked))
+    pipeline = part(loaded.pipeline, runner)
     if locked:
         from runner.pack.lock import locked as as_locked
 
-        pipeline = as_locked(file, pipeline)
+        elsewhere = loaded.pipeline.processors.keys() - pipeline.processors.keys()
+        pipeline = as_locked(file, pipeline, elsewhere=elsewhere)
     bus = Bus()
-    run = Run(part(pipeline, runner), bus, exclusive=True, state_folder=state_dir, fresh=fresh)
+    run = Run(pipeline, bus, exclusive=True, state_folder=state_folder(pipeline, state_dir), fresh=fresh)
     return carry_out(run, loaded.warnings, report, log_format=log_format, quiet=quiet)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -11,15 +12,20 @@ import click
 from runner.cli.run import carry_out
 from runner.errors import EXIT_COMPLETED, EXIT_FAILED, RunnerError
 from runner.events import Bus
+from runner.health import DEFAULT
+from runner.launch.attached_folder import AttachedFolder
+from runner.launch.shim.locate import shim_path
 from runner.observe.health_page import HealthPage, address_of, check
 from runner.plan.part import part
+from runner.spec.changes import read_changes
 from runner.spec.load import LoadedPipeline, load_file
 from runner.spec.model import Home
 from runner.spec.sidecar import Said, as_toml, from_environment, from_file, load_sidecar, with_command
 from runner.supervise.run import Run
+from runner.supervise.state import state_folder
 
 BRIDGES = Path("/bridges")
-HEALTH = "127.0.0.1:8099"
+HEALTH = DEFAULT
 FILE = Path("pipeline.toml")
 
 
@@ -50,11 +56,21 @@ class _Sidecar(click.Command):
 )
 @click.option("--runner", metavar="NAME", envvar="CONNECTOR_RUNNER", help="Run the part of this runner.")
 @click.option(
+    "--changes",
+    type=click.Path(path_type=Path),
+    help="A TOML file that is laid over FILE, where it runs in other surroundings.",
+)
+@click.option(
     "--bridges",
     type=click.Path(path_type=Path),
     envvar="CONNECTOR_BRIDGES",
     default=BRIDGES,
     help="Where the folders are that the containers of the processors are shown (default: /bridges).",
+)
+@click.option(
+    "--shim-dir",
+    type=click.Path(path_type=Path),
+    help="Put the shim here as well: a folder that outlives the bridges, from which containers start.",
 )
 @click.option(
     "--state-dir",
@@ -69,6 +85,12 @@ class _Sidecar(click.Command):
     default=HEALTH,
     help=f'Where /health and /ready are answered (default: {HEALTH}), or "off".',
 )
+@click.option(
+    "--logs",
+    type=click.Choice(["here", "containers"]),
+    default="here",
+    help="Where what programs log is shown: in this log, or each in that of its own container.",
+)
 @click.option("--check-health", is_flag=True, help="Ask the runner at --health: exit 0 when it is well, else 1.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the run's account to this file, as JSON.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines for people, or JSON.")
@@ -80,11 +102,14 @@ def command(
     config: Path | None,
     write_config: Path | None,
     runner: str | None,
+    changes: Path | None,
     bridges: Path,
+    shim_dir: Path | None,
     state_dir: Path | None,
     health: str,
     report: Path | None,
     log_format: Literal["text", "json"],
+    logs: Literal["here", "containers"],
     check_health: bool,
     quiet: bool,
     fresh: bool,
@@ -102,21 +127,41 @@ def command(
     words: list[str] = click.get_current_context().meta["connector.words"]
     if write_config is not None:
         return _write(write_config, words)
-    loaded = _loaded(file, config, words)
+    found = _file(file, config, words)
+    if found is None:
+        loaded = _single(config, words)
+    else:
+        laid_over = None if changes is None else read_changes(changes)
+        loaded = load_file(found, home=Home.ATTACHED, runner=runner, changes=laid_over)
+    if shim_dir is not None:
+        with contextlib.closing(AttachedFolder(shim_dir)) as folder_of_shim:
+            folder_of_shim.install(shim_path())
     pipeline = part(loaded.pipeline, runner)
-    run = Run(pipeline, Bus(), exclusive=True, state_folder=state_dir, fresh=fresh, bridges=bridges)
+    folder = state_folder(pipeline, state_dir)
+    run = Run(
+        pipeline,
+        Bus(),
+        exclusive=True,
+        state_folder=folder,
+        fresh=fresh,
+        bridges=bridges,
+        own_logs=logs == "containers",
+    )
     return carry_out(run, loaded.warnings, report, log_format=log_format, quiet=quiet, beside=_page(run, health))
 
 
-def _loaded(file: Path | None, config: Path | None, words: list[str]) -> LoadedPipeline:
-    """The pipeline. A command behind `--` is a process here, everything else in a container of somebody else."""
+def _file(file: Path | None, config: Path | None, words: list[str]) -> Path | None:
+    """The pipeline file; None: there is one processor, which something else describes."""
     if file is not None and (config is not None or words):
         raise click.UsageError("FILE says what runs: leave --config and the command behind -- out")
-    if file is None and config is None and not words:
-        named = os.environ.get("CONNECTOR_FILE")
-        file = Path(named) if named else FILE if FILE.exists() else None
-    if file is not None:
-        return load_file(file, home=Home.ATTACHED)
+    if file is not None or config is not None or words:
+        return file
+    named = os.environ.get("CONNECTOR_FILE")
+    return Path(named) if named else FILE if FILE.exists() else None
+
+
+def _single(config: Path | None, words: list[str]) -> LoadedPipeline:
+    """One processor: a command behind `--` is a process here, else it is in a container of somebody else."""
     said = from_file(config) if config is not None else _environment()
     if words:
         said = with_command(said, words)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Container
+from collections.abc import Container
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from runner.cli.place import Command, place_of, placed
 
 if TYPE_CHECKING:
     from runner.codec.base import Codec
@@ -17,17 +19,10 @@ if TYPE_CHECKING:
     from runner.store.record import Record
     from runner.store.store import Store
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 
 def _options(command: Command) -> Command:
     """What all of them have."""
-    file = click.argument("file", type=click.Path(path_type=Path), default="pipeline.toml")
-    folder = click.option(
-        "--state-dir", type=click.Path(path_type=Path), help="Where the state is, whatever FILE says."
-    )
-    channel = click.option("--channel", help="Of this channel only.")
-    return file(folder(channel(command)))
+    return placed(click.option("--channel", help="Of this channel only.")(command))
 
 
 _FORMAT = click.option(
@@ -43,12 +38,12 @@ def command() -> None:
 @command.command("check")
 @_options
 @_FORMAT
-def check(file: Path, state_dir: Path | None, channel: str | None, form: str) -> int:
+def check(file: Path, state_dir: Path | None, runner: str | None, channel: str | None, form: str) -> int:
     """Read and verify every message, and look at the files; exits with 1 when something is wrong, and says what."""
     from runner.errors import EXIT_COMPLETED, EXIT_FAILED
     from runner.store import check_store
 
-    folder = _folder(file, state_dir)
+    folder = place_of(file, state_dir, runner)
     seen = check_store(folder)
     _known(seen, channel, folder)
     damages = [each for each in seen.damages if channel is None or each.channel in {None, channel}]
@@ -72,12 +67,12 @@ def check(file: Path, state_dir: Path | None, channel: str | None, form: str) ->
 @command.command("show")
 @_options
 @_FORMAT
-def show(file: Path, state_dir: Path | None, channel: str | None, form: str) -> int:
+def show(file: Path, state_dir: Path | None, runner: str | None, channel: str | None, form: str) -> int:
     """Say what is stored of each channel, and how far each reader has come."""
     from runner.errors import EXIT_COMPLETED, EXIT_FAILED
     from runner.store import check_store
 
-    folder = _folder(file, state_dir)
+    folder = place_of(file, state_dir, runner)
     seen = check_store(folder)
     _known(seen, channel, folder)
     channels = {name: _channel(seen, name) for name in sorted(seen.heads) if channel in {None, name}}
@@ -97,12 +92,12 @@ def show(file: Path, state_dir: Path | None, channel: str | None, form: str) -> 
 
 @command.command("reset")
 @_options
-def reset(file: Path, state_dir: Path | None, channel: str | None) -> None:
+def reset(file: Path, state_dir: Path | None, runner: str | None, channel: str | None) -> None:
     """Give up what is stored, for good: all of it (a damaged store too), or one channel."""
     from runner.store import DamageError, Store, check_store
     from runner.store.folder import remove_store
 
-    folder = _folder(file, state_dir)
+    folder = place_of(file, state_dir, runner)
     if channel is None:
         try:
             seen = check_store(folder)
@@ -130,7 +125,7 @@ def reset(file: Path, state_dir: Path | None, channel: str | None) -> None:
 @command.command("export")
 @_options
 @_FORMAT
-def export(file: Path, state_dir: Path | None, channel: str | None, form: str) -> int:
+def export(file: Path, state_dir: Path | None, runner: str | None, channel: str | None, form: str) -> int:
     """Write the messages that wait to stdout: as they are framed, or a line of JSON for each.
 
     Nothing is taken away. What is damaged is left out, said, and makes it exit with 1.
@@ -139,7 +134,7 @@ def export(file: Path, state_dir: Path | None, channel: str | None, form: str) -
     from runner.errors import EXIT_COMPLETED, EXIT_FAILED
     from runner.store import check_store
 
-    folder = _folder(file, state_dir)
+    folder = place_of(file, state_dir, runner)
     seen = check_store(folder)
     _known(seen, channel, folder)
     names = [channel] if channel is not None else sorted(seen.heads)
@@ -170,16 +165,6 @@ def export(file: Path, state_dir: Path | None, channel: str | None, form: str) -
     for damage in seen.damages:
         click.echo(f"connector: left out: {_printable(str(damage))}", err=True)
     return EXIT_FAILED if seen.damages else EXIT_COMPLETED
-
-
-def _folder(file: Path, state_dir: Path | None) -> Path:
-    """Where the state is."""
-    if state_dir is not None:
-        return state_dir
-    from runner.spec.load import load_file
-    from runner.supervise.state import state_folder
-
-    return state_folder(load_file(file).pipeline)
 
 
 def _let_go(seen: Inspection, channels: Container[str]) -> None:

@@ -85,6 +85,10 @@ class AttachedHandle(Handle):
         self._ending = asyncio.create_task(_end(seat))
         return seen_from_here(seat.pid, inside)
 
+    def write_log(self, text: str) -> bool:
+        """See `Handle`."""
+        return self._launcher.context.own_logs and self._seat is not None and self._seat.write_log(text)
+
     async def exited(self) -> Exited:
         """See `Handle`."""
         if self._ending is None:
@@ -134,6 +138,7 @@ class AttachedHandle(Handle):
     async def _seated(self) -> Seat:
         """A container for it; says what it waits for where none is there."""
         name = self._spec.name
+        self.standby = self._replica > 1 and not self._had_one
         self.waiting = f"waiting for a container of `{name}`" + (" (docker start?)" if self._had_one else "")
         said = False
 
@@ -143,6 +148,8 @@ class AttachedHandle(Handle):
             self._launcher.context.notify(WaitChanged(processor=name, replica=self._replica, cause=self.waiting))
 
         timer = asyncio.get_running_loop().call_later(_SAY_WAIT_AFTER_S, say)
+        if self.standby:
+            timer.cancel()
         asked = self._asked = self._bridge.ask()
         try:
             seat = await asked

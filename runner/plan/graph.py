@@ -51,12 +51,17 @@ def diamonds(pipeline: Pipeline) -> list[Diamond]:
 def to_mermaid(pipeline: Pipeline) -> str:
     """The pipeline as a Mermaid flowchart: processors are boxes, channels are arrows with their names.
 
-    A channel with several writers or readers is a node of its own, so that each channel is drawn once.
+    A channel with several writers or readers is a node of its own, so that each channel is drawn once. Processors stand
+    together in a box by their runner, where there are several.
     """
     lines = ["flowchart LR"]
-    for name, processor in pipeline.processors.items():
-        left, right = _mermaid_shape(processor)
-        lines.append(f'    p_{_mermaid_id(name)}{left}"{_mermaid_text(_node_label(processor))}"{right}')
+    for runner, processors in _by_runner(pipeline):
+        nodes = [_mermaid_node(processor) for processor in processors]
+        if runner is None:
+            lines += [f"    {node}" for node in nodes]
+            continue
+        lines.append(f'    subgraph r_{_mermaid_id(runner)}["{_mermaid_text(runner)}"]')
+        lines += [*(f"        {node}" for node in nodes), "    end"]
     for channel in pipeline.channels.values():
         label = _mermaid_text(_channel_label(pipeline, channel))
         if _is_arrow(channel):
@@ -73,9 +78,13 @@ def to_mermaid(pipeline: Pipeline) -> str:
 def to_dot(pipeline: Pipeline) -> str:
     """The pipeline as a Graphviz digraph, drawn as `to_mermaid` does."""
     lines = [f"digraph {_quoted(pipeline.name)} {{", "    rankdir=LR;", "    node [shape=box, style=rounded];"]
-    for name, processor in pipeline.processors.items():
-        shape = ", shape=cds" if processor.is_source else "" if processor.writes else ", shape=cylinder"
-        lines.append(f"    {_quoted('p ' + name)} [label={_quoted(_node_label(processor))}{shape}];")
+    for runner, processors in _by_runner(pipeline):
+        nodes = [_dot_node(processor) for processor in processors]
+        if runner is None:
+            lines += [f"    {node}" for node in nodes]
+            continue
+        lines += [f"    subgraph {_quoted('cluster ' + runner)} {{", f"        label={_quoted(runner)};"]
+        lines += [*(f"        {node}" for node in nodes), "    }"]
     for channel in pipeline.channels.values():
         label = _quoted(_channel_label(pipeline, channel))
         if _is_arrow(channel):
@@ -87,6 +96,24 @@ def to_dot(pipeline: Pipeline) -> str:
         lines += [f"    {_quoted('p ' + name)} -> {hub};" for name in channel.writers]
         lines += [f"    {hub} -> {_quoted('p ' + name)};" for name in channel.readers]
     return "\n".join([*lines, "}"]) + "\n"
+
+
+def _by_runner(pipeline: Pipeline) -> list[tuple[str | None, list[Processor]]]:
+    """Each runner with its processors, in the order of the file; the runner None: the only one."""
+    runners: list[str | None] = [*pipeline.runners] or [None]
+    return [
+        (runner, [each for each in pipeline.processors.values() if runner in {None, each.runner}]) for runner in runners
+    ]
+
+
+def _mermaid_node(processor: Processor) -> str:
+    left, right = _mermaid_shape(processor)
+    return f'p_{_mermaid_id(processor.name)}{left}"{_mermaid_text(_node_label(processor))}"{right}'
+
+
+def _dot_node(processor: Processor) -> str:
+    shape = ", shape=cds" if processor.is_source else "" if processor.writes else ", shape=cylinder"
+    return f"{_quoted('p ' + processor.name)} [label={_quoted(_node_label(processor))}{shape}];"
 
 
 def _is_arrow(channel: Channel) -> bool:

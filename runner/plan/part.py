@@ -8,10 +8,9 @@ from msgspec.structs import replace
 
 from runner.errors import RunnerError
 from runner.spec.findings import listed
+from runner.spec.listeners import host_at, meeting_of
 from runner.spec.model import Channel, Pipeline, Processor
-
-_HERE = "127.0.0.1"
-_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - who connects has to go to one of them
+from runner.spec.protection import tls_at
 
 
 def part(pipeline: Pipeline, runner: str | None) -> Pipeline:
@@ -37,6 +36,17 @@ def part(pipeline: Pipeline, runner: str | None) -> Pipeline:
     return replace(pipeline, processors=own, channels=channels, runner=runner)
 
 
+def listens(pipeline: Pipeline, runner: str) -> dict[str, tuple[str, int]]:
+    """Host and port that `runner` of the whole pipeline listens at, by channel."""
+    whose = {name: spec.runner or "" for name, spec in pipeline.processors.items()}
+    found = {}
+    for name, channel in pipeline.channels.items():
+        meeting = meeting_of(channel, whose)
+        if channel.network is not None and runner in meeting.listening:
+            found[name] = host_at(channel.network, meeting, runner, pipeline.runners), channel.network.port
+    return found
+
+
 def whole(pipeline: Pipeline) -> bool:
     """Whether one runner has all of it."""
     return not pipeline.runners
@@ -46,10 +56,12 @@ def _own_half(pipeline: Pipeline, channel: Channel, own: Mapping[str, Processor]
     """The channel as the runner of the processors `own` has it."""
     if channel.network is None:
         return channel
+    whose = {name: spec.runner or "" for name, spec in pipeline.processors.items()}
+    meeting, here = meeting_of(channel, whose), runner or ""
     writers = tuple(name for name in channel.writers if name in own)
     readers = tuple(name for name in channel.readers if name in own)
     far_writers, far_readers = (
-        tuple(dict.fromkeys(pipeline.processors[name].runner or "" for name in names if name not in own))
+        tuple(dict.fromkeys(whose[name] for name in names if name not in own))
         for names in (channel.writers, channel.readers)
     )
     if not channel.writers and not channel.network.plain:
@@ -62,17 +74,9 @@ def _own_half(pipeline: Pipeline, channel: Channel, own: Mapping[str, Processor]
         readers=readers,
         far_writers=far_writers if readers else (),
         far_readers=far_readers if writers else (),
-        network=replace(channel.network, host=_host(pipeline, channel, runner)),
+        network=replace(
+            channel.network,
+            host=host_at(channel.network, meeting, here, pipeline.runners),
+            tls=tls_at(channel.network, meeting, here),
+        ),
     )
-
-
-def _host(pipeline: Pipeline, channel: Channel, here: str | None) -> str:
-    """Where the runner that listens does so; for the others, where it is reached."""
-    assert channel.network is not None
-    written = channel.network.host
-    names = channel.readers if channel.network.binds == "reader" else channel.writers
-    whose = next((pipeline.processors[name].runner for name in names), None)
-    runner = pipeline.runners.get(whose or "")
-    if written is not None and (written not in _EVERYWHERE or whose == here):
-        return written
-    return runner.host or _HERE if runner is not None else _HERE

@@ -49,6 +49,13 @@ UrlText = Annotated[
 ]
 
 
+def _no_host(value: str) -> str:
+    return f'{show(value)} is no host; a host is a name or an address, such as "10.0.0.7", its port in the address'
+
+
+HostText = Annotated[str, text(r"[^\s:/@\[\]\u0000]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*", _no_host)]
+
+
 class TlsDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     """Certificates of a channel, as PEM files."""
 
@@ -149,4 +156,6 @@ class ChannelDocument(Struct, forbid_unknown_fields=True, kw_only=True):
 class RunnerDocument(Struct, forbid_unknown_fields=True, kw_only=True):
     """A runner of a pipeline that is split over several."""
 
-    host: Annotated[Word, meta("Where the others reach it: put in where an address has no host.")] | UnsetType = UNSET
+    host: Annotated[HostText, meta("Where the others reach it: put in where an address has no host.")] | UnsetType = (
+        UNSET
+    )

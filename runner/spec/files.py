@@ -108,10 +108,13 @@ _ONLY_WRITTEN = {
 }
 
 
-def check_one_end(scope: Scope, name: str, table: Mapping[str, Any], channels: Mapping[str, Channel]) -> None:
+def check_one_end(
+    scope: Scope, name: str, table: Mapping[str, Any], channels: Mapping[str, Channel], *, here: bool
+) -> None:
     """A file channel has processors at one end, the file at the other; nobody else has the file.
 
-    `table` holds the keys that were written, `channels` are those up to this one.
+    `table` holds the keys that were written, `channels` are those up to this one. Not `here`: its folder is on another
+    machine.
     """
     channel = channels[name]
     if channel.writers and channel.readers:
@@ -126,7 +129,7 @@ def check_one_end(scope: Scope, name: str, table: Mapping[str, Any], channels: M
             scope.error((key,), message, remedy, at="key")
     if channel.file is None:
         return
-    if channel.writers and not is_there(channel.file.path.parent):
+    if channel.writers and here and not is_there(channel.file.path.parent):
         scope.error(("path",), f"the folder {channel.file.path.parent} is not there", "make it, or write another path")
     real = os.path.realpath(channel.file.path)
     for other in channels.values():

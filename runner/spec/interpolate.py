@@ -40,6 +40,19 @@ def interpolate(source: Source, env: Mapping[str, str], findings: Findings) -> t
     return walk(source.data, ()), frozenset(failed)
 
 
+def names_in(value: Any) -> Iterator[tuple[str, bool]]:
+    """The variables that a document takes from the environment, and whether each has a default there."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            yield from names_in(inner)
+    elif isinstance(value, str):
+        for match in _MARK.finditer(value):
+            if match["name"] is not None:
+                yield match["name"], match["default"] is not None
+
+
 def _wrong(text: str, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     """What keeps `text` from being filled in: sentence and remedy for each."""
     for match in _MARK.finditer(text):

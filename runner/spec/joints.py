@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from msgspec.structs import replace
-
 from runner.spec.command import similar
 from runner.spec.findings import Findings, Scope, Source, listed
-from runner.spec.model import Channel, Runner
-from runner.spec.network import JOINING, check_open
+from runner.spec.listeners import Meeting, clash, meeting_of, other_way_round, out_of_reach, relays
+from runner.spec.model import Channel, Network, Runner
+from runner.spec.network import JOINING
 from runner.spec.processor import Resolved
+from runner.spec.protection import check_protection
 
 
 def check_runners(
@@ -38,19 +38,20 @@ def check_runners(
             )
 
 
-def _runners(processors: Mapping[str, Resolved], names: tuple[str, ...]) -> list[str]:
-    """Whose those processors are, each once; "" for the only one."""
-    return list(dict.fromkeys(processors[name].processor.runner or "" for name in names))
+def whose(processors: Mapping[str, Resolved]) -> dict[str, str]:
+    """Which runner has each processor; "" for the only one."""
+    return {name: each.processor.runner or "" for name, each in processors.items()}
 
 
 def check_near(scope: Scope, channel: Channel, processors: Mapping[str, Resolved]) -> None:
     """A channel that stays in its runner has both ends there."""
-    whose = list(dict.fromkeys((*_runners(processors, channel.writers), *_runners(processors, channel.readers))))
-    if len(whose) > 1:
+    has = whose(processors)
+    names = list(dict.fromkeys(has[name] for name in (*channel.writers, *channel.readers)))
+    if len(names) > 1:
         kinds = listed([f'"{kind}"' for kind in JOINING])
         scope.error(
             ("kind",) if channel.kind != "memory" else (),
-            f"it joins the runners {listed(whose, 'and')}, and a {channel.kind} channel does not leave its runner",
+            f"it joins the runners {listed(names, 'and')}, and a {channel.kind} channel does not leave its runner",
             f"write kind = {kinds}",
             at="value" if channel.kind != "memory" else "key",
         )
@@ -59,75 +60,83 @@ def check_near(scope: Scope, channel: Channel, processors: Mapping[str, Resolved
 def check_far_end(scope: Scope, channel: Channel, processors: Mapping[str, Resolved]) -> None:
     """A network channel has somebody else at one end: a runner, or any program."""
     assert channel.network is not None
-    writers, readers = _runners(processors, channel.writers), _runners(processors, channel.readers)
-    if channel.network.plain:
-        if channel.schema is not None and not channel.writers:
-            message = "checks nothing of what comes from other programs yet"
-            scope.error(("schema",), message, "give it to the channel that its reader writes", at="key")
-        if channel.writers and channel.readers:
-            scope.error(
-                ("kind",),
-                f"its ends are {channel.writers[0]} and {channel.readers[0]}, and one of them is another program",
-                'write kind = "memory" between them, or peer = "runner"' if channel.kind != "http" else _MEMORY,
-            )
+    if not channel.network.plain:
+        has = whose(processors)
+        names = {has[name] for name in (*channel.writers, *channel.readers)}
+        if len(names) == 1 and channel.writers and channel.readers:
+            scope.error(("kind",), "both its ends are in the same runner", _MEMORY)
         return
-    if not writers or not readers:
-        return
-    if len(writers) == 1 and writers == readers:
-        scope.error(("kind",), "both its ends are in the same runner", _MEMORY)
-    elif channel.kind != "nats":
-        binds, others, side = (
-            (readers, writers, "writer") if channel.network.binds == "reader" else (writers, readers, "reader")
+    if channel.schema is not None and not channel.writers:
+        message = "checks nothing of what comes from other programs yet"
+        scope.error(("schema",), message, "give it to the channel that its reader writes", at="key")
+    if channel.writers and channel.readers:
+        scope.error(
+            ("kind",),
+            f"its ends are {channel.writers[0]} and {channel.readers[0]}, and one of them is another program",
+            'write kind = "memory" between them, or peer = "runner"' if channel.kind != "http" else _MEMORY,
         )
-        far = [each for each in binds if each not in others or len(others) > 1]
-        if len(far) > 1:
-            message = f"the runners {listed(far, 'and')} would listen at the same address"
-            remedy = f'write listen = "{side}"' if len(others) == 1 else "give each a channel of its own"
-            scope.error(("listen",) if "listen" in _table(scope) else (), message, remedy, at="key")
 
 
 _MEMORY = 'write kind = "memory" (or "durable"), or leave the table out'
 
 
-def _table(scope: Scope) -> Mapping[str, Any]:
-    table: Any = scope.source.data
-    for part in scope.prefix:
-        table = table.get(part, {})
-    return table if isinstance(table, Mapping) else {}
-
-
-def check_hosts(
+def check_meetings(
     channels: Mapping[str, Channel],
+    tables: Mapping[str, Mapping[str, Any]],
     processors: Mapping[str, Resolved],
     runners: Mapping[str, Runner],
+    *,
     source: Source,
     findings: Findings,
+    only: str | None,
 ) -> None:
-    """An address without a host has that of its runner, where others may come as well."""
+    """The ends of each network channel can meet, and what protects them is there (`only`: for this runner alone)."""
+    has = whose(processors)
     for name, channel in channels.items():
-        network = channel.network
-        if network is None or network.host is not None:
+        if channel.network is None:
             continue
-        whose = _runners(processors, channel.readers if network.binds == "reader" else channel.writers)
-        for runner in whose:
-            host = runners[runner].host if runner in runners else None
-            if host is not None:
-                check_open(Scope(findings, source, ("channels", name)), replace(network, host=host), ("address",))
+        scope, table = Scope(findings, source, ("channels", name)), tables.get(name, {})
+        meeting = meeting_of(channel, has)
+        if not _check_ways(scope, channel, table, meeting, has):
+            continue
+        _check_reach(scope, channel.network, table, meeting, runners)
+        check_protection(scope, channel, table, meeting, runners, only=only)
+    for earlier, later in clash(channels.values(), has, runners):
+        scope, table = Scope(findings, source, ("channels", later.channel)), tables.get(later.channel, {})
+        message = f'the channel "{earlier.channel}" is listened for there already'
+        scope.error(("url",) if "url" in table else ("address",), message, "give each a port of its own")
 
 
-def check_listeners(
-    channels: Mapping[str, Channel], tables: Mapping[str, Any], source: Source, findings: Findings
+def _check_ways(
+    scope: Scope, channel: Channel, table: Mapping[str, Any], meeting: Meeting, has: Mapping[str, str]
+) -> bool:
+    """Whether every message has one way to each reader, and every runner that connects one address to go to."""
+    assert channel.network is not None
+    round_trips = () if channel.network.plain else relays(channel, has)
+    if round_trips:
+        here = round_trips[0]
+        message = f"others are at both its ends with the runner {here}, which would send on to them what it gets"
+        scope.error((), message, f"give what {here} writes a channel of its own", at="key")
+        return False
+    if len(meeting.listening) < 2:
+        return True
+    message = f"the runners {listed(list(meeting.listening), 'and')} would listen at the same address"
+    remedy = "give each a channel of its own"
+    if not channel.network.plain and len(other_way_round(channel, has).listening) < 2:
+        remedy = f'write listen = "{"writer" if channel.network.binds == "reader" else "reader"}"'
+    scope.error(("listen",) if "listen" in table else (), message, remedy, at="key")
+    return False
+
+
+def _check_reach(
+    scope: Scope, network: Network, table: Mapping[str, Any], meeting: Meeting, runners: Mapping[str, Runner]
 ) -> None:
-    """An address is one channel's."""
-    seen: dict[tuple[str | None, int], str] = {}
-    for name, channel in channels.items():
-        network = channel.network
-        if network is None or not network.port:
-            continue
-        if network.plain and ("reader" if channel.readers else "writer") != network.binds:
-            continue
-        other = seen.setdefault((network.host, network.port), name)
-        if other != name:
-            scope = Scope(findings, source, ("channels", name))
-            key = "url" if "url" in tables.get(name, {}) else "address"
-            scope.error((key,), f'the channel "{other}" is listened for there already', "give each a port of its own")
+    far = out_of_reach(network, meeting, runners)
+    if far is None:
+        return
+    (listening, there), (connecting, here) = far
+    scope.warning(
+        ("url",) if "url" in table else ("address",),
+        f"{network.host} is reached on one machine only, and {connecting} is at {here}, {listening} at {there}",
+        f'write address = ":{network.port}", which has the host of the runner that listens',
+    )

@@ -10,10 +10,11 @@ from typing import Any
 from msgspec import Struct
 
 from runner.errors import Problem, SpecError
+from runner.spec.changes import laid_over
 from runner.spec.document import PipelineDocument, ProcessorDocument
 from runner.spec.findings import Findings, Source
 from runner.spec.interpolate import interpolate
-from runner.spec.joints import check_hosts, check_runners
+from runner.spec.joints import check_meetings, check_runners
 from runner.spec.model import Home, Pipeline, Runner
 from runner.spec.processor import Surroundings, resolve
 from runner.spec.reading import given_source, parse_source, read_source
@@ -33,16 +34,24 @@ class LoadedPipeline(Struct, frozen=True):
 
 
 def load_file(
-    file: str | os.PathLike[str], *, env: Mapping[str, str] | None = None, home: Home | None = None
+    file: str | os.PathLike[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    home: Home | None = None,
+    runner: str | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> LoadedPipeline:
     """Read the pipeline in `file`; `env` (by default that of this process) is what `${NAME}` and PATH come from.
 
-    All processors that can are moved to `home`; a warning names those that cannot.
+    All processors that can are moved to `home`; a warning names those that cannot. With `runner`, what only other
+    runners need is not looked for: their programs, folders, secrets, certificates and keys. `changes` are laid over the
+    file (`runner.spec.changes`); nothing of the environment is put into them.
 
     Raises SpecError with every problem, warnings included, in the order of the file.
     """
     path = Path(file)
-    return _load(read_source(path, str(file)), path.absolute(), path.parent, env, home)
+    source = read_source(path, str(file))
+    return _load(source, path.absolute(), path.parent, env, home=home, runner=runner, changes=changes or {})
 
 
 def load_text(
@@ -52,9 +61,10 @@ def load_text(
     folder: str | os.PathLike[str] = ".",
     env: Mapping[str, str] | None = None,
     home: Home | None = None,
+    runner: str | None = None,
 ) -> LoadedPipeline:
     """Like `load_file` for a text that is called `name` in problems and stands in `folder`."""
-    return _load(parse_source(text, name), None, Path(folder), env, home)
+    return _load(parse_source(text, name), None, Path(folder), env, home=home, runner=runner, changes={})
 
 
 def load_document(
@@ -68,34 +78,44 @@ def load_document(
 
     Raises SpecError with every problem; there are no lines in them.
     """
-    return _load(given_source(document), None, Path(folder), env, home)
+    return _load(given_source(document), None, Path(folder), env, home=home, runner=None, changes={})
 
 
 def load_source(
     source: Source, *, folder: Path, env: Mapping[str, str] | None = None, home: Home | None = None
 ) -> LoadedPipeline:
     """Like `load_document` for a document that knows where its parts stand."""
-    return _load(source, None, folder, env, home)
+    return _load(source, None, folder, env, home=home, runner=None, changes={})
 
 
 def _load(
-    source: Source, file: Path | None, shown_folder: Path, env: Mapping[str, str] | None, home: Home | None
+    source: Source,
+    file: Path | None,
+    shown_folder: Path,
+    env: Mapping[str, str] | None,
+    *,
+    home: Home | None,
+    runner: str | None,
+    changes: Mapping[str, Any],
 ) -> LoadedPipeline:
     env = os.environ if env is None else env
     findings = Findings(source.name)
     folder = shown_folder.absolute()
     data, failed = interpolate(source, env, findings)
+    data = laid_over(data, changes)
     walked = walk(source, data, PipelineDocument, findings, skip=failed)
     templates = Templates(folder, shown_folder, env, findings)
-    around = Surroundings(source, walked, folder, env, templates, findings, home)
+    around = Surroundings(source, walked, folder, env, templates, findings, home, runner)
     resolved = {name: resolve(name, around) for name in walked.data.get("processors", {})}
     for name, each in resolved.items():
         check_processor(each, joined=not _lost_ends(walked, name))
     tables = walked.data.get("channels", {})
     runners = {name: Runner(name, table.get("host")) for name, table in walked.data.get("runners", {}).items()}
     check_runners(resolved, runners, source, findings)
-    channels = wire(resolved, tables, source, findings, whole=not _lost_ends(walked, None), folder=folder, env=env)
-    check_hosts(channels, resolved, runners, source, findings)
+    whole = not _lost_ends(walked, None)
+    channels = wire(resolved, tables, source, findings, whole=whole, folder=folder, env=env, only=runner)
+    if whole:
+        check_meetings(channels, tables, resolved, runners, source=source, findings=findings, only=runner)
     problems = findings.problems()
     if findings.failed:
         raise SpecError(problems)

@@ -1,8 +1,7 @@
-"""Channels that leave their runner: where their two ends meet, and what protects the way."""
+"""Channels that leave their runner, as their tables say it. Who listens is `listeners`, what protects `protection`."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,11 +54,12 @@ def network_of(
     env: Mapping[str, str],
     folder: Path,
     reads_here: bool,
+    whole: bool,
 ) -> Network | None:
     """The network of a channel, with errors for what is wrong with it; None where it has none.
 
     `codecs` are those of its processors, writers first; `table` holds the keys that were written. `reads_here`: with a
-    plain peer, whether its processors read.
+    plain peer, whether its processors read. Not `whole`: its token is another runner's to know.
     """
     kind = document.kind
     for key, kinds in {**_ONLY, **_SHARED}.items():
@@ -73,9 +73,9 @@ def network_of(
     keys = None if document.keys is UNSET or kind != "zeromq" else _folder(scope, folder / document.keys, document.keys)
     binds = _binds(scope, document, plain=plain, reads_here=reads_here)
     token = None
-    if document.token is not UNSET:
+    if document.token is not UNSET and whole:
         token = secret_of(scope, ("token",), document.token, env, folder)
-    network = Network(
+    return Network(
         codec=_codec(scope, document, codecs),
         host=place.host,
         port=place.port,
@@ -87,18 +87,12 @@ def network_of(
         keys=keys,
         token=token,
         insecure=document.insecure,
-        end="never" if document.end is UNSET else document.end,
+        end=_end(scope, document, kind, listens=binds == "reader", reads_here=reads_here) if plain else "never",
         servers=place.servers,
         subject=None if document.subject is UNSET else document.subject,
         stream=None if document.stream is UNSET else document.stream,
         group=None if document.group is UNSET else document.group,
     )
-    here = not plain or document.listen is True or (document.listen is UNSET and document.url is UNSET)
-    if kind != "nats" and here:
-        check_open(scope, network, place.key)
-        if tls is not None and (tls.cert is None or tls.key is None):
-            scope.error(("tls",), "who listens shows a certificate", 'write cert = "FILE" and key = "FILE"', at="key")
-    return network
 
 
 def _kinds(kinds: Sequence[str]) -> str:
@@ -113,6 +107,21 @@ def _plain(scope: Scope, document: ChannelDocument) -> bool:
     if not plain and document.end is not UNSET:
         scope.error(("end",), "another runner says itself when it has ended", 'leave it out, or write peer = "plain"')
     return plain
+
+
+def _end(
+    scope: Scope, document: ChannelDocument, kind: str, *, listens: bool, reads_here: bool
+) -> Literal["never", "close"]:
+    """What ends the channel: only who sends over a connection can end it."""
+    if document.end is UNSET or document.end == "never":
+        return "never"
+    if not reads_here:
+        scope.error(("end",), "is for a channel that is read here; its writers end this one", "leave it out", at="key")
+    elif kind in {"zeromq", "nats"}:
+        scope.error(("end",), f"nobody is told over {kind} that a peer has ended", 'write "never"')
+    elif kind == "http" and listens:
+        scope.error(("end",), "a request that has ended says nothing of those that come", 'write "never"')
+    return document.end
 
 
 def _binds(scope: Scope, document: ChannelDocument, *, plain: bool, reads_here: bool) -> Literal["reader", "writer"]:
@@ -210,9 +219,6 @@ def _tls(scope: Scope, document: ChannelDocument, folder: Path, place: _Place) -
     for key in ("ca", "cert", "key"):
         value = getattr(written, key)
         paths[key] = None if value is UNSET else folder / value
-        path = paths[key]
-        if path is not None and not path.is_file():
-            scope.error(("tls", key), f"the file {path} is not there", "connector keys makes one")
     if document.kind == "http" and written.name is not UNSET:
         scope.error(("tls", "name"), "the URL of an http channel says whom its certificate is for", "leave it out")
     return Tls(paths["ca"], paths["cert"], paths["key"], None if written.name is UNSET else written.name)
@@ -233,23 +239,3 @@ def _codec(scope: Scope, document: ChannelDocument, codecs: Sequence[str]) -> st
         message = f'messages are framed as "{codec}" on the way, and its processors have {listed(list(codecs), "and")}'
         scope.error(("kind",), f"{message}: raw is not converted", "give all of them the same codec")
     return codec
-
-
-def check_open(scope: Scope, network: Network, key: scanner.Path) -> None:
-    """Whoever listens where others can come has protection, or says that it needs none."""
-    if not network.port or network.host is None or is_loopback(network.host) or network.insecure:
-        return
-    if network.tls is None and network.keys is None:
-        scope.error(
-            key,
-            f"others can come to {network.host}, and nothing that is sent there is protected",
-            'write tls = { … } (keys = "…" for zeromq; connector keys makes both), or insecure = true',
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can come there."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -49,7 +49,8 @@ _WAYS = ("command", "image", "use")
 class Surroundings(Struct, frozen=True):
     """What the processors of one pipeline share: its folder, its environment, its templates, and the findings.
 
-    `home` is where all that can are to run (None: nothing was asked).
+    `home` is where all that can are to run (None: nothing was asked). `runner` is the one whose part it is here: of the
+    processors of others, nothing is looked for on this machine (None: all of it is here).
     """
 
     source: Source
@@ -59,6 +60,7 @@ class Surroundings(Struct, frozen=True):
     templates: Templates
     findings: Findings
     home: model.Home | None = None
+    runner: str | None = None
 
 
 class Resolved(Struct, frozen=True):
@@ -100,6 +102,7 @@ class _Resolver:
         self._scope = scope
         self._written: dict[str, Any] = written
         self._document = msgspec.convert(written, ProcessorDocument)
+        self._elsewhere = around.runner not in {None, written.get("runner")}
         self._placement = Placement(self._scope, self._document, self._template, around.home)
         self._runs_in = self._directory()
         self._params = self._given_params()
@@ -110,7 +113,7 @@ class _Resolver:
         document = self._document
         self._check_way()
         env = dict(document.env) if document.env is not UNSET else {}
-        written_secrets = dict(document.secrets) if document.secrets is not UNSET else {}
+        written_secrets = dict(document.secrets) if document.secrets is not UNSET and not self._elsewhere else {}
         secrets = secrets_of(self._scope, written_secrets, self._around.env, self._folder_of)
         check_variables(self._scope, env, secrets)
         check_param_sizes(self._scope, self._params)
@@ -118,15 +121,15 @@ class _Resolver:
         command = self._own_command()
         place = self._placement
         entrypoint = self._entrypoint()
-        if place.attached and command == () and not entrypoint:
+        if place.attached and command == () and not entrypoint and not self._elsewhere:
             self._scope.error(
                 (),
                 "what runs in its container is not known here: a sidecar does not look at images",
                 'write command = ["…"], with the words of its entrypoint',
                 at="key",
             )
-        mounts = place.mounts(self._folder_of)
-        if command is not None and self._runs_in is not None and place.walled_command:
+        mounts = () if self._elsewhere else place.mounts(self._folder_of)
+        if command is not None and self._runs_in is not None and place.walled_command and not self._elsewhere:
             check_visible(
                 self._scope,
                 ("command",),
@@ -245,7 +248,7 @@ class _Resolver:
         words = self._words(path, written)
         if words is None:
             return None
-        if self._runs_in is None or self._placement.contained:
+        if self._runs_in is None or self._placement.contained or self._elsewhere:
             return tuple(words)
         return located(self._scope, path, words, self._runs_in, self._search_path)
 
@@ -273,7 +276,7 @@ class _Resolver:
         if written is UNSET:
             return self._template.folder if self._template is not None else self._around.folder
         directory = self._folder_of(("directory",)) / written
-        if is_folder(directory):
+        if self._elsewhere or is_folder(directory):
             return directory
         state = "is no folder" if is_there(directory) else "is not there"
         self._scope.error(("directory",), f"{directory} {state}", "a relative path starts from the folder of its file")

@@ -14,7 +14,7 @@ from runner.spec.channel_document import ChannelDocument
 from runner.spec.command import similar
 from runner.spec.files import check_one_end, file_end
 from runner.spec.findings import Findings, Scope, Source, listed
-from runner.spec.joints import check_far_end, check_listeners, check_near
+from runner.spec.joints import check_far_end, check_near
 from runner.spec.json_schema import schema_of
 from runner.spec.model import Channel, Contract, Durability, OnFull, Port
 from runner.spec.network import KINDS, network_of
@@ -47,6 +47,10 @@ class Ends(Struct):
     writers: list[End] = []
     readers: list[End] = []
 
+    def touch(self, runner: str) -> bool:
+        """Whether `runner` has one of them."""
+        return any(end.resolved.processor.runner == runner for end in (*self.writers, *self.readers))
+
 
 def wire(
     processors: Mapping[str, Resolved],
@@ -57,16 +61,19 @@ def wire(
     whole: bool,
     folder: Path,
     env: Mapping[str, str],
+    only: str | None = None,
 ) -> dict[str, Channel]:
     """The channels of a pipeline. Not `whole`: ends may be missing after errors, so nothing is said about them.
 
-    `tables` holds the channel tables, by name; paths in them start from `folder`.
+    `tables` holds the channel tables, by name; paths in them start from `folder`. `only`: files and secrets of channels
+    at which this runner has no end are not looked for (None: all are).
     """
     ends = _ends(processors)
     channels: dict[str, Channel] = {}
     for name in dict.fromkeys((*ends, *tables)):
         document = msgspec.convert(tables.get(name, {}), ChannelDocument)
         scope = Scope(findings, source, ("channels", name))
+        here = name not in ends or only is None or ends[name].touch(only)
         channels[name] = Channel(
             name,
             document.kind,
@@ -75,7 +82,7 @@ def wire(
             tuple(dict.fromkeys(end.name for end in ends[name].writers)) if name in ends else (),
             tuple(dict.fromkeys(end.name for end in ends[name].readers)) if name in ends else (),
             _durability(document),
-            schema_of(scope, folder, document),
+            schema_of(scope, folder, document) if here else None,
             file_end(scope, document, tables.get(name, {}), _codecs(ends.get(name)), folder),
             network_of(
                 scope,
@@ -85,6 +92,7 @@ def wire(
                 env=env,
                 folder=folder,
                 reads_here=name in ends and not ends[name].writers,
+                whole=here,
             ),
         )
         check_kind(scope, ("kind",), document.kind)
@@ -94,7 +102,7 @@ def wire(
                 scope.error((), "no processor writes or reads this channel", similar(name, ends) or _JOIN, at="key")
             continue
         if whole and document.kind == "file":
-            check_one_end(scope, name, tables.get(name, {}), channels)
+            check_one_end(scope, name, tables.get(name, {}), channels, here=here)
         elif whole and channels[name].network is not None:
             check_far_end(scope, channels[name], processors)
         elif whole:
@@ -105,7 +113,6 @@ def wire(
             scope.error(("schema",), 'codec "raw" has no messages that could fit a schema', "leave it out", at="key")
         if document.kind == "pipe":
             _check_pipe(name, ends[name], scope, tables.get(name, {}))
-    check_listeners(channels, tables, source, findings)
     _check_shape(processors, ends)
     _check_weaker(channels, ends)
     return channels

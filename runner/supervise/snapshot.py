@@ -133,6 +133,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int = 1
     pipeline: str
+    runner: str | None = None
     run: str
     status: RunStatus
     cause: str | None

@@ -19,15 +19,16 @@ from runner.units import format_count
 _RUNS, _CUT = "runs", b"cut"
 
 
-def state_folder(pipeline: Pipeline) -> Path:
-    """Where the state of a pipeline is unless somebody says otherwise: beside its file."""
-    folder = pipeline.folder / ".connector" / pipeline.name
+def state_folder(pipeline: Pipeline, given: Path | None = None) -> Path:
+    """Where the state of a pipeline is, `given` or beside its file; that of a part is below, by its runner's name."""
+    folder = given or pipeline.folder / ".connector" / pipeline.name
     return folder if pipeline.runner is None else folder / pipeline.runner
 
 
 def _readers(spec: Channel) -> tuple[str, ...]:
     """Who reads what the channel stores."""
-    far = tuple(far_name(runner) for runner in spec.far_readers)
+    plain = spec.network is not None and spec.network.plain and bool(spec.writers)
+    far = tuple(far_name(runner) for runner in (("",) if plain else spec.far_readers))
     return (FILE,) if spec.file is not None and spec.writers else (*spec.readers, *far)
 
 

@@ -2,7 +2,8 @@
 
 --start written goes on after CONNECTOR_WRITTEN (resume = "self"). --die-after K ends its first --deaths runs by
 SIGKILL (or --exit CODE) after K messages of that run, --half with half a message more. --linger waits for a signal
-at the end. --graceful ends with 0 on TERM. --total FILE keeps how many messages it wrote when it ends by itself.
+at the end. --hold K FILE waits after K messages for a file to appear. --graceful ends with 0 on TERM. --total FILE
+keeps how many messages it wrote when it ends by itself.
 """
 
 import argparse
@@ -34,6 +35,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--exit", type=int, default=None)
     parser.add_argument("--half", action="store_true")
     parser.add_argument("--linger", action="store_true")
+    parser.add_argument("--hold", nargs=2, default=None)
     parser.add_argument("--graceful", action="store_true")
     parser.add_argument("--started", type=Path, default=None)
     return parser.parse_args()
@@ -67,6 +69,7 @@ def main() -> None:
         per_chunk = max(1, min(per_chunk, int(options.rate / 200)))
     if options.started:
         options.started.touch()
+    hold = None if options.hold is None else int(options.hold[0])
     while not stopped:
         if options.until is not None and options.until.exists():
             break
@@ -75,12 +78,16 @@ def main() -> None:
             last = min(last, options.count + 1)
         if dies:
             last = min(last, first + options.die_after)
+        if hold is not None and number <= hold:
+            last = min(last, hold + 1)
         data = b"".join(
             frame(message(each, options.size, options.codec, options.form), options.codec)
             for each in range(number, last)
         )
         write_all(out, data)
         number = last
+        while number - 1 == hold and not os.path.exists(options.hold[1]):  # noqa: PTH110
+            time.sleep(0.005)
         if dies and number >= first + options.die_after:
             if options.half:
                 torn = frame(message(number, options.size, options.codec, options.form), options.codec)

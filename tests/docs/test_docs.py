@@ -317,7 +317,7 @@ def test_every_promise_names_its_test() -> None:
 def test_decisions_have_their_four_parts() -> None:
     decisions = sorted((DOCS / "decisions").glob("[0-9]*.md"))
     numbers = [page.name[:4] for page in decisions]
-    assert len(set(numbers)) == len(numbers)
+    assert len(set(numbers)) == len(numbers) > 20, "two decisions with one number"
     for page in decisions:
         text = page.read_text()
         assert text.startswith(f"# {page.name[:4]} "), page.name

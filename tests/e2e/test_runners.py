@@ -21,6 +21,8 @@ from tests.nats_server import NatsServer
 
 KINDS = ("tcp", "websocket", "zeromq", "nats")
 COUNT = 20_000
+PATIENCE_S = 60.0
+"""Two runners and their programs take long to start where much else runs."""
 
 
 def free_port() -> int:
@@ -30,14 +32,20 @@ def free_port() -> int:
         return port
 
 
-def two(tmp_path: Path, kind: str = "tcp", *, count: int = COUNT, slow: bool = False, **channel: Any) -> dict[str, Any]:
-    """A source and a `cat` that answers at the runner `edge`, a sink at the runner `store`."""
+def two(
+    tmp_path: Path, kind: str = "tcp", *, count: int = COUNT, slow: bool = False, held: bool = False, **channel: Any
+) -> dict[str, Any]:
+    """A source and a `cat` that answers at the runner `edge`, a sink at the runner `store`.
+
+    `held`: the source writes the second half when there is a file `go`, so no part can end before that.
+    """
+    hold = ("--hold", count // 2, tmp_path / "go") if held else ()
     place: dict[str, Any] = {} if "url" in channel else {"address": f"127.0.0.1:{free_port()}"}
     return {
         "name": "two",
         "runners": {"edge": {}, "store": {}},
         "processors": {
-            "source": {"command": source(count), "writes": "raw", "runner": "edge", "resume": "skip"},
+            "source": {"command": source(count, *hold), "writes": "raw", "runner": "edge", "resume": "skip"},
             "middle": {
                 "command": ["cat"],
                 "contract": "one-to-one",
@@ -65,15 +73,15 @@ def parts(tmp_path: Path, pipeline: dict[str, Any], *order: str) -> Iterator[dic
         yield {name: stack.enter_context(begin(tmp_path, pipeline, name)) for name in order}
 
 
-def begin(tmp_path: Path, pipeline: dict[str, Any], runner: str) -> Running:
+def begin(tmp_path: Path, pipeline: dict[str, Any], runner: str, *options: str) -> Running:
     (tmp_path / runner).mkdir(exist_ok=True)
-    return Connector(tmp_path / runner).start(pipeline, "--runner", runner)
+    return Connector(tmp_path / runner).start(pipeline, "--runner", runner, *options)
 
 
 def agreed(edge: Result, store: Result, count: int = COUNT) -> None:
     """Both ledgers, about the channel between them."""
-    edge.completed()
-    store.completed()
+    assert edge.completed()["runner"] == "edge"
+    assert store.completed()["runner"] == "store"
     assert edge.account("far", "runner store") == {"written": count, "acknowledged": count}
     assert store.account("far", "sink") == {"written": count, "acknowledged": count}
 
@@ -124,10 +132,27 @@ def test_one_command_runs_all(connector: Connector, tmp_path: Path) -> None:
 def test_who_is_missing_is_said(tmp_path: Path) -> None:
     pipeline = two(tmp_path)
     with parts(tmp_path, pipeline, "edge") as running:
-        until(lambda: "runner `store` is not there: connection refused" in running["edge"].output(), "the cause")
+        until(
+            lambda: "runner `store` is not there: connection refused" in running["edge"].output(),
+            "the cause",
+            PATIENCE_S,
+        )
         with begin(tmp_path, pipeline, "store") as store:
             agreed(running["edge"].finish(), store.finish())
         assert "runner `store` is there" in running["edge"].output()
+
+
+@pytest.mark.parametrize("listen", ["reader", "writer"])
+def test_readers_near_and_far_get_all_of_it(listen: str, tmp_path: Path) -> None:
+    """Each runner has a host of its own: who connects has to go to the other's."""
+    pipeline = two(tmp_path, address=f":{free_port()}", listen=listen)
+    pipeline["runners"] = {"edge": {"host": "127.0.0.2"}, "store": {"host": "127.0.0.3"}}
+    near = {"command": sink(tmp_path / "near"), "reads": "far", "runner": "edge"}
+    pipeline["processors"] = {"near": near, **pipeline["processors"]}
+    with parts(tmp_path, pipeline, "edge", "store") as running:
+        agreed(running["edge"].finish(), running["store"].finish())
+    for name in ("near", "out"):
+        assert (tmp_path / name).read_bytes() == sent(COUNT)
 
 
 @pytest.mark.parametrize("part", ["edge", "store"])
@@ -135,13 +160,14 @@ def test_who_is_missing_is_said(tmp_path: Path) -> None:
 def test_a_part_that_is_killed_goes_on_with_its_state(
     part: str, kind: str, tmp_path: Path, place: dict[str, Any]
 ) -> None:
-    pipeline = two(tmp_path, kind, slow=True, durability="process", **place)
+    pipeline = two(tmp_path, kind, slow=True, held=True, durability="process", **place)
     pipeline["channels"]["raw"] = {"kind": "durable", "durability": "process"}
     out = tmp_path / "out"
     with parts(tmp_path, pipeline, "edge", "store") as running:
-        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive", PATIENCE_S)
         running[part].process.kill()
         running[part].process.wait()
+        (tmp_path / "go").touch()
         with begin(tmp_path, pipeline, part) as again:
             ended = {**running, part: again}
             edge, store = ended["edge"].finish(), ended["store"].finish()
@@ -157,16 +183,40 @@ def test_a_part_that_is_killed_goes_on_with_its_state(
     assert store.channel("far")["readers"]["sink"]["indeterminate"] == 0
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_part_that_is_killed_when_the_other_has_all_waits_for_nobody(
+    kind: str, tmp_path: Path, place: dict[str, Any]
+) -> None:
+    pipeline = two(tmp_path, kind, count=500, durability="process", **place)
+    pipeline["processors"] |= {
+        "other": {"command": source(10, "--hold", 5, tmp_path / "go"), "writes": "own", "runner": "edge"},
+        "own-sink": {"command": sink(tmp_path / "own"), "reads": "own", "runner": "edge"},
+    }
+    pipeline["processors"]["other"]["resume"] = "skip"
+    pipeline["channels"] |= {name: {"kind": "durable", "durability": "process"} for name in ("raw", "own")}
+    with parts(tmp_path, pipeline, "edge", "store") as running:
+        running["store"].finish().completed()
+        running["edge"].process.kill()
+        running["edge"].process.wait()
+        (tmp_path / "go").touch()
+        with begin(tmp_path, pipeline, "edge") as again:
+            edge = again.finish()
+    edge.completed()
+    assert (tmp_path / "out").read_bytes() == sent(500)
+    assert edge.channel("far")["readers"]["runner store"]["unread"] == 0
+
+
 def test_a_part_is_stopped_and_started_again_while_the_other_goes_on(tmp_path: Path) -> None:
-    pipeline = two(tmp_path, slow=True, durability="process")
+    pipeline = two(tmp_path, slow=True, held=True, durability="process")
     out = tmp_path / "out"
     with parts(tmp_path, pipeline, "edge", "store") as running:
-        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive", PATIENCE_S)
         running["store"].signal(signal.SIGTERM)
         stopped = running["store"].finish()
         assert stopped.code == 143, str(stopped)
-        until(lambda: "runner `store` is not there" in running["edge"].output(), "the cause")
+        until(lambda: "runner `store` is not there" in running["edge"].output(), "the cause", PATIENCE_S)
         assert running["edge"].process.poll() is None
+        (tmp_path / "go").touch()
         with begin(tmp_path, pipeline, "store") as again:
             edge, store = running["edge"].finish(), again.finish()
     edge.completed()
@@ -194,7 +244,7 @@ def test_a_part_that_fails_stops_the_others(connector: Connector, tmp_path: Path
 def test_a_signal_stops_all_in_order(connector: Connector, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with connector.start(two(tmp_path, slow=True, count=10_000_000)) as running:
-        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive", PATIENCE_S)
         running.signal(signal.SIGTERM)
         result = running.finish()
     assert result.code == 143, str(result)
@@ -204,7 +254,7 @@ def test_a_signal_stops_all_in_order(connector: Connector, tmp_path: Path) -> No
 def test_nothing_is_left_of_one_command_that_is_killed(connector: Connector, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with connector.start(two(tmp_path, slow=True, count=10_000_000)) as running:
-        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive")
+        until(lambda: out.exists() and out.stat().st_size > 2000, "something to arrive", PATIENCE_S)
         family = running.family()
         assert len(family) > 4
         running.process.kill()
@@ -217,8 +267,12 @@ def test_check_says_who_has_what(connector: Connector, tmp_path: Path) -> None:
     connector.write(two(tmp_path))
     result = connector.command("check")
     assert result.code == 0
-    assert "runner edge: source, middle" in result.stdout
-    assert "runner store: sink" in result.stdout
+    assert "runner edge: source, middle\n" in result.stdout
+    assert "runner store: sink; listens for far at 127.0.0.1:" in result.stdout
+    shown = json.loads(connector.command("check", "--format", "json").stdout)["runners"]
+    assert list(shown) == ["edge", "store"]
+    assert shown["edge"] == {"host": None, "processors": ["source", "middle"], "listens": {}}
+    assert list(shown["store"]["listens"]) == ["far"]
 
 
 def test_a_runner_that_is_not_there(connector: Connector, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -254,6 +255,17 @@ def elsewhere(tmp_path: Path) -> Connector:
     """The command in a folder of its own, beside one that runs."""
     (tmp_path / "elsewhere").mkdir(exist_ok=True)
     return Connector(tmp_path / "elsewhere")
+
+
+def test_replicas_that_never_had_a_container_are_not_missed(tmp_path: Path) -> None:
+    with Sidecar(tmp_path, three(tmp_path, replicas=8)) as sidecar:
+        sidecar.begin()
+        sidecar.containers(*NAMES, "middle")
+        result = sidecar.finish()
+        result.completed()
+        assert (tmp_path / "out").read_bytes() == sent(COUNT)
+        assert "waiting for a container" not in result.output
+        assert result.output.count("stopped (nothing is left for it)") == 6
 
 
 def test_a_second_sidecar_is_refused(tmp_path: Path) -> None:
@@ -546,3 +558,18 @@ def test_checks_are_made_in_the_container(tmp_path: Path) -> None:
         sidecar.shims.start("middle", WHERE="container")
         sidecar.finish().completed()
         assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_what_a_program_logs_is_in_the_log_of_its_own_container(tmp_path: Path) -> None:
+    loud = ["sh", "-c", "echo first >&2; cat; printf '\\033[31mlast\\n' >&2"]
+    with Sidecar(tmp_path, three(tmp_path, 100, command=loud), "--logs", "containers") as sidecar:
+        sidecar.begin()
+        read, write = os.pipe()
+        with open(read, "rb") as log:  # noqa: PTH123 - a descriptor
+            sidecar.containers("source", "sink")
+            sidecar.shims.start("middle", log=write)
+            os.close(write)
+            result = sidecar.finish()
+            result.completed()
+            assert log.read().splitlines()[-2:] == [b"first", b"\\x1b[31mlast"]
+        assert "first" not in result.output

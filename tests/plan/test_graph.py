@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from runner.plan.graph import cycles, diamonds, edges, sources, to_dot, to_mermaid, topological_order
 from runner.spec import topology
-from runner.spec.model import Channel, Contract, OnFull, Pipeline, Port, Processor
+from runner.spec.model import Channel, Contract, OnFull, Pipeline, Port, Processor, Runner
 from runner.spec.topology import Cycle, Diamond, Edge
 
 
@@ -185,3 +186,29 @@ def test_pictures() -> None:
         '    "c bad" -> "p store";\n'
         "}\n"
     )
+
+
+def test_runners_are_boxes_around_their_processors() -> None:
+    shown = pipeline(("a", "x", "b"), ("a", "x", "c"))
+    for name, runner in (("a", "here"), ("b", "far-away"), ("c", "here")):
+        shown.processors[name] = structs.replace(shown.processors[name], runner=runner)
+    shown = structs.replace(shown, runners={name: Runner(name) for name in ("here", "far-away")})
+    assert to_mermaid(shown) == (
+        "flowchart LR\n"
+        '    subgraph r_here["here"]\n'
+        '        p_a[/"a"/]\n'
+        '        p_c[("c")]\n'
+        "    end\n"
+        '    subgraph r_far_0away["far-away"]\n'
+        '        p_b[("b")]\n'
+        "    end\n"
+        '    c_x(["x"])\n'
+        "    p_a --> c_x\n"
+        "    c_x --> p_b\n"
+        "    c_x --> p_c\n"
+    )
+    dot = to_dot(shown)
+    box = '        label="far-away";\n        "p b" [label="b", shape=cylinder];\n'
+    assert f'    subgraph "cluster far-away" {{\n{box}    }}\n' in dot
+    assert dot.index('"p c" [') < dot.index("cluster far-away")
+    assert dot.count("{") == dot.count("}")

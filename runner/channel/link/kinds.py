@@ -69,7 +69,7 @@ class LinkEnd(FarEnd):
             peer.on_joined = partial(self._tell_joined, peer)
             if isinstance(peer, Receiver):
                 peer.on_lost = partial(self._tell_lost, peer)
-                peer.open()
+            peer.open()
         self._look_whether_over()
         try:
             work = self._serve() if self._listens else self._dial(self.peers[0])

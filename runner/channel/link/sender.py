@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import deque
 from typing import Literal
@@ -11,9 +12,17 @@ from runner.channel.link.frames import Ack, Bye, End, Frame, Hello, encode, enco
 from runner.channel.link.peer import FRAME_BYTES, TIMING, Peer, Timing
 from runner.channel.link.transport import Connection, DownError, RefusedError
 from runner.channel.network import Here, Queue
+from runner.channel.positions import end_arrived, keep_end_arrived
 from runner.codec.base import Batch, Buffer
 from runner.errors import RunnerError
 from runner.units import format_count
+
+_USUAL_BYTES = 384 << 10
+"""What comes together within a moment is put together until a frame has so many bytes. What programs write is read by
+256 KiB, so two of these are, and none is cut: that would have to look for the end of a message."""
+
+_MOST_TURNS = 8
+"""What comes bit by bit does not wait longer than this, however long it goes on."""
 
 
 class Sender(Peer):
@@ -38,7 +47,21 @@ class Sender(Peer):
         self._to_send: deque[tuple[int, Batch]] = deque()
         self._credit = self._sent_bytes = 0
         self._end_sent = False
+        self._end_arrived = end_arrived(queue.store, queue.name, self.name, self.epoch)
+        """It is on record, maybe of a run before this one, that the other side has all: then nobody waits for it."""
+        self._lives = False
         self._stopping = False
+
+    def open(self) -> None:
+        """The run has begun: what comes to the queue, and its end, are of this run."""
+        self._lives = True
+        self.moved()
+
+    def moved(self) -> None:
+        """See `Peer`."""
+        if self._lives and self._end_arrived and self._at_end and not self.finished.is_set():
+            self.finish()
+        super().moved()
 
     # -- the beginning of a connection
 
@@ -93,6 +116,7 @@ class Sender(Peer):
         """See `Peer`."""
         while not self.finished.is_set():
             self._wake.clear()
+            await self._more()
             parts = self._next_frame()
             if parts is None and self._at_end and not self._end_sent:
                 await self.queue.committed()  # that all have ended is on record before anybody else knows
@@ -101,11 +125,20 @@ class Sender(Peer):
             if parts is not None:
                 await connection.send(*parts)
                 continue
+            if self._acknowledged_all and not self._end_arrived:
+                await self._remember()
             self._look_whether_finished()
             if not self.finished.is_set():
                 await self._wake.wait()
-        await connection.send(encode(Bye(self._goodbye, final=self._acknowledged_all)))
+        final = self._acknowledged_all or self.reader.left
+        await connection.send(encode(Bye(self._goodbye, final=final)))
         await connection.finish()
+
+    async def _remember(self) -> None:
+        """That all has arrived is on record before the other side, who may go then, is told that we know."""
+        keep_end_arrived(self.queue.store, self.queue.name, self.name, self.epoch)
+        await self.queue.committed()
+        self._end_arrived = True
 
     @property
     def _goodbye(self) -> str:
@@ -113,13 +146,22 @@ class Sender(Peer):
 
     @property
     def _acknowledged_all(self) -> bool:
-        return self._end_sent and self.acknowledged > self._taken
+        return self._at_end and (self._end_arrived or (self._end_sent and self.acknowledged > self._taken))
 
     @property
     def _at_end(self) -> bool:
         """Whether all that write have ended for good, and everything was sent."""
         reader = self.reader
         return reader.ended and not reader.queued_messages and not self._to_send and self.queue.finished
+
+    async def _more(self) -> None:
+        """While each turn of the loop brings more, wait until it is worth a frame; for a few turns."""
+        queued, reader = 0, self.reader
+        for _ in range(_MOST_TURNS):
+            if not queued < reader.queued_bytes < _USUAL_BYTES or self._to_send or reader.ended:
+                break
+            queued = reader.queued_bytes
+            await asyncio.sleep(0)
 
     def _next_frame(self) -> tuple[Buffer, ...] | None:
         """The next messages, as far as there is credit; the last frame may go beyond it."""
@@ -144,7 +186,7 @@ class Sender(Peer):
         if batch is None:
             return None
         number, parts, count, size_bytes = reader.number, batch.parts, batch.count, batch.size_bytes
-        while codec.framed and size_bytes < FRAME_BYTES // 2:
+        while codec.framed and size_bytes < _USUAL_BYTES:
             more = reader.take(most_bytes=FRAME_BYTES - size_bytes, never_over=FRAME_BYTES - size_bytes)
             if more is None:
                 break

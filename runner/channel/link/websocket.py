@@ -116,15 +116,40 @@ def _said(message: Any, code: int | None) -> str:
     return "it has closed the connection"
 
 
+class _Silent:
+    """Connections over which no request has come yet, for which aiohttp itself would wait for ever."""
+
+    def __init__(self) -> None:
+        self._dropping: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+
+    def made(self, protocol: web.RequestHandler) -> web.RequestHandler:
+        """A new one."""
+        self._dropping[protocol] = asyncio.get_running_loop().call_later(_CONNECT_S, self._drop, protocol)
+        return protocol
+
+    def asked(self, protocol: web.RequestHandler) -> None:
+        """A request has come over it."""
+        dropping = self._dropping.pop(protocol, None)
+        if dropping is not None:
+            dropping.cancel()
+
+    def _drop(self, protocol: web.RequestHandler) -> None:
+        del self._dropping[protocol]
+        if protocol.transport is not None:
+            protocol.transport.abort()
+
+
 class _WebsocketListener(Listener):
     """aiohttp's server, with one path."""
 
-    def __init__(self, runner: web.AppRunner, address: str) -> None:
+    def __init__(self, server: asyncio.Server, runner: web.AppRunner, address: str) -> None:
         self.address = address
+        self._server = server
         self._runner = runner
 
     async def close(self) -> None:
         """See `Listener`."""
+        self._server.close()
         await self._runner.cleanup()
 
 
@@ -170,7 +195,10 @@ class WebsocketTransport(Transport):
         """See `Transport`."""
         from aiohttp import web
 
+        silent = _Silent()
+
         async def handle(request: web.Request) -> web.StreamResponse:
+            silent.asked(request.protocol)
             if not self._may(request.headers.get("Authorization", "")):
                 return web.Response(status=401, text="a token is needed\n", headers={"WWW-Authenticate": "Bearer"})
             if self._open >= self._bounds.strangers:
@@ -192,17 +220,28 @@ class WebsocketTransport(Transport):
         application.router.add_get(self._network.path, handle)
         runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
         await runner.setup()
-        context = None if self._network.tls is None else tls.listening(self._network.tls)
-        site = web.TCPSite(runner, self._host, self._network.port, ssl_context=context)
+        serving = runner.server
+        assert serving is not None
         try:
-            await site.start()
-        except OSError as error:
+            context = None if self._network.tls is None else tls.listening(self._network.tls)
+            server = await asyncio.get_running_loop().create_server(
+                lambda: silent.made(serving()),
+                self._host,
+                self._network.port,
+                reuse_address=True,
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else _CONNECT_S,
+            )
+        except BaseException as error:
             await runner.cleanup()
+            if not isinstance(error, OSError):
+                raise
             if error.errno == 98 or "in use" in str(error):  # asyncio makes an error of its own of EADDRINUSE
                 raise DownError("somebody else listens there") from error
             raise cannot_listen(self.address, reason(error)) from error
-        port = runner.addresses[0][1]
-        return _WebsocketListener(runner, self.address.replace(f":{self._network.port}/", f":{port}/", 1))
+        port = server.sockets[0].getsockname()[1]
+        address = self.address.replace(f":{self._network.port}/", f":{port}/", 1)
+        return _WebsocketListener(server, runner, address)
 
     def _may(self, header: str) -> bool:
         token = self._network.token

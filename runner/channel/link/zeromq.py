@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,19 +27,22 @@ from runner.channel.link.transport import (
 from runner.codec.base import Buffer
 from runner.errors import RunnerError
 from runner.spec.model import Network
+from runner.spec.protection import curve_files
 
 if TYPE_CHECKING:
     import zmq.asyncio
 
 _CONNECT_S = 5.0
+_HANDSHAKE_S, _BEAT_S, _SILENT_S = 10.0, 5.0, 15.0
+"""ZeroMQ's own, below the link's: it would keep a connection for ever that is half open, or never said anything."""
 _HELLO, _CLOSE = b"\x00connector", b"\x01close"
 _QUEUED = 4
 """Messages that a socket holds in each direction; a frame is up to about 256 KiB."""
 _WAITING = 16
 _SEALED_BYTES = 256
 """More than what CURVE adds to a message."""
-SERVER, CLIENT = "curve.server", "curve.client"
-"""In the folder of a channel's keys: each with `.public` and `.secret`, as text (Z85)."""
+_CURVE_BYTES = 40
+"""A key as text."""
 
 
 class _Dealer(Connection):
@@ -261,7 +265,6 @@ class ZeromqTransport(Transport):
         self._keys = network.keys
         host = network.host or "127.0.0.1"
         self.address = f"tcp://{f'[{host}]' if ':' in host else host}:{network.port}"
-        self._pairs = None if network.keys is None else (key_pair(network.keys, SERVER), key_pair(network.keys, CLIENT))
 
     def _socket(self, kind: int, context: zmq.asyncio.Context | None = None) -> zmq.asyncio.Socket:
         import zmq
@@ -274,16 +277,19 @@ class ZeromqTransport(Transport):
         socket.setsockopt(zmq.RCVHWM, _QUEUED)
         socket.setsockopt(zmq.MAXMSGSIZE, self._bounds.frame_bytes + _SEALED_BYTES)
         socket.setsockopt(zmq.SNDBUF, MOST_UNSENT_BYTES)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, round(_HANDSHAKE_S * 1000))
+        socket.setsockopt(zmq.HEARTBEAT_IVL, round(_BEAT_S * 1000))
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(_SILENT_S * 1000))
         return socket
 
     async def connect(self) -> Connection:
         """See `Transport`."""
         import zmq
 
+        keys = None if self._keys is None else curve_keys(self._keys, listens=False)
         socket = self._socket(zmq.DEALER)
-        if self._pairs is not None:
-            (server, _), (public, secret) = self._pairs
-            socket.curve_serverkey, socket.curve_publickey, socket.curve_secretkey = server, public, secret
+        if keys is not None:
+            keys.give(socket)
         connection = _Dealer(socket, self.address)
         try:
             socket.connect(self.address)
@@ -292,7 +298,7 @@ class ZeromqTransport(Transport):
                 answer = await connection.receive()
         except TimeoutError as error:
             connection.close("nobody answers")
-            raise DownError("nobody answers" + ("" if self._pairs is None else "; are the keys the same?")) from error
+            raise DownError("nobody answers" + ("" if keys is None else "; are the keys the same?")) from error
         except zmq.ZMQError as error:
             connection.close(str(error))
             raise DownError(str(error).lower()) from error
@@ -308,12 +314,12 @@ class ZeromqTransport(Transport):
         """See `Transport`."""
         import zmq
 
-        gate = None if self._pairs is None else Gate(self._pairs[1][0])
+        keys = None if self._keys is None else curve_keys(self._keys, listens=True)
+        gate = None if keys is None else Gate(keys.other)
         socket = self._socket(zmq.ROUTER, None if gate is None else gate.context)
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-        if self._pairs is not None:
-            public, secret = self._pairs[0]
-            socket.curve_server, socket.curve_publickey, socket.curve_secretkey = True, public, secret
+        if keys is not None:
+            keys.give(socket)
         try:
             socket.bind(self.address)
         except zmq.ZMQError as error:
@@ -334,15 +340,47 @@ def _say(socket: zmq.asyncio.Socket, parts: list[bytes]) -> None:
         zmq.Socket.shadow(socket.underlying).send_multipart(parts, flags=zmq.NOBLOCK)
 
 
-def key_pair(folder: Path, name: str) -> tuple[bytes, bytes]:
-    """A public and a secret key. Raises RunnerError."""
+@dataclass(frozen=True, slots=True)
+class CurveKeys:
+    """The keys of one side: its own pair, and the other's public key."""
+
+    public: bytes
+    secret: bytes
+    other: bytes
+    listens: bool
+
+    def __repr__(self) -> str:
+        return "CurveKeys(…)"  # the secret one must not come out in somebody's traceback
+
+    def give(self, socket: zmq.asyncio.Socket) -> None:
+        """Let `socket` use them, before it binds or connects."""
+        if self.listens:
+            socket.curve_server = True
+        else:
+            socket.curve_serverkey = self.other
+        socket.curve_publickey, socket.curve_secretkey = self.public, self.secret
+
+
+def curve_keys(folder: Path, *, listens: bool) -> CurveKeys:
+    """The keys of one side, from a folder in which what the other side alone needs may be missing.
+
+    Raises RunnerError.
+    """
+    public, secret, other = (_curve_key(folder / name) for name in curve_files(listens=listens))
+    return CurveKeys(public, secret, other, listens)
+
+
+def _curve_key(path: Path) -> bytes:
     try:
-        public, secret = ((folder / f"{name}.{kind}").read_bytes().strip() for kind in ("public", "secret"))
+        with path.open("rb") as file:
+            key = file.read(_CURVE_BYTES + 2).strip()
     except OSError as error:
-        raise RunnerError(f"there are no keys in {folder}: {error}", remedy="connector keys makes some") from error
-    if len(public) != 40 or len(secret) != 40:
-        raise RunnerError(f"what is in {folder}/{name}.public and .secret are no CURVE keys")
-    return public, secret
+        raise RunnerError(
+            f"the key {path} cannot be read: {error.strerror}", remedy="connector keys makes some"
+        ) from error
+    if len(key) != _CURVE_BYTES:
+        raise RunnerError(f"what is in {path} is no CURVE key", remedy="connector keys makes some")
+    return key
 
 
 class Gate:

@@ -5,167 +5,183 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable
 
 from runner.channel import tls
 from runner.channel.link.tcp import reason
-from runner.channel.link.transport import DownError, cannot_listen
-from runner.channel.plain.base import MOST_PEERS, STALLED_S, Handle, Meeting, Peer, dial
+from runner.channel.link.transport import DownError
+from runner.channel.plain.base import Host, Meeting, Peer, dial
+from runner.channel.plain.bounds import Bounds
+from runner.channel.plain.door import Door, Visitor
+from runner.channel.plain.line import Line
 from runner.codec.base import Batch, Codec
 from runner.errors import CodecError
 from runner.spec.model import Network
 
 _READ_BYTES = 64 << 10
-_CONNECT_S = 10.0
-_CLOSE_S = 2.0
 
 
 class TcpPeer(Peer):
     """One connection."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, codec: Codec, most_bytes: int
+        self, line: Line, reader: asyncio.StreamReader, codec: Codec, most_message_bytes: int, bounds: Bounds
     ) -> None:
-        address = writer.get_extra_info("peername")
-        self.remote = f"{address[0]}:{address[1]}" if address else "somebody"
+        self.remote = line.remote
+        self._line = line
         self._reader = reader
-        self._writer = writer
-        self._decoder = codec.decoder(most_bytes)
+        self._codec = codec
+        self._bounds = bounds
+        self._decoder = codec.decoder(most_message_bytes)
+        self._began_s = 0.0
         self._ended = False
+        self._bad: CodecError | None = None
 
     async def read(self) -> Batch | None:
         """See `Peer`. Half a message is waited for, but not for ever."""
         while not self._ended:
+            if self._bad is not None:
+                raise self._bad
+            data = await self._data()
             try:
-                async with asyncio.timeout(STALLED_S if self._decoder.pending_bytes else None):
-                    data = await self._reader.read(_READ_BYTES)
-            except TimeoutError as error:
-                raise DownError(f"half a message came, and nothing more for {STALLED_S:.0f} s") from error
-            except (OSError, ssl.SSLError) as error:
-                raise DownError(reason(error)) from error
-            if not data:
-                self._ended = True
-                batch = self._decoder.finish(clean=True)
-                return batch if batch.count else None
-            batch = self._decoder.feed(data)
+                batch = self._decoder.feed(data) if data else self._decoder.finish(clean=True)
+            except CodecError as error:
+                self._bad, batch = error, self._decoder.rescued()
+            self._ended = not data and self._bad is None
+            self._look_at_rest(batch)
             if batch.count:
                 return batch
         return None
 
-    async def write(self, batch: Batch) -> None:
-        """See `Peer`: handed over is what the kernel has taken."""
+    async def _data(self) -> bytes:
+        bounds, within_s = self._bounds, None
+        if self._decoder.pending_bytes:
+            left_s = self._began_s + bounds.whole_s - asyncio.get_running_loop().time()
+            within_s = min(bounds.stalled_s, left_s)
         try:
-            self._writer.writelines(batch.parts)
-            await self._writer.drain()
+            async with asyncio.timeout(within_s):
+                data = await self._reader.read(_READ_BYTES)
+        except TimeoutError as error:
+            raise DownError(f"half a message came, and the rest did not within {bounds.stalled_s:g} s") from error
         except (OSError, ssl.SSLError) as error:
-            raise DownError(reason(error)) from error
-        if self._writer.is_closing():
-            raise DownError("it has closed the connection")
+            raise DownError(self._line.why if self._line.lost.is_set() else reason(error)) from error
+        if not data and not self._line.ended:
+            raise DownError(self._line.why)
+        return data
+
+    def _look_at_rest(self, batch: Batch) -> None:
+        """What came of a message that is not whole yet is bounded in bytes and time."""
+        if batch.count or not self._began_s:
+            self._began_s = asyncio.get_running_loop().time()
+        if isinstance(self._line, Visitor):
+            self._line.hold(self._decoder.pending_bytes)
+
+    async def write(self, batch: Batch, number: int) -> None:
+        """See `Peer`, piece by piece: handed over is what the kernel has taken."""
+        del number
+        transport = self._line.transport
+        rest = batch
+        while rest.count:
+            if transport is None or transport.is_closing():
+                raise DownError(self._line.why)
+            piece, rest = self._codec.cut(rest, most_bytes=self._bounds.piece_bytes, most_messages=rest.count)
+            self.handed += piece.count
+            transport.writelines(piece.parts)
+            await self._line.flushed()
+
+    async def gone(self) -> None:
+        """See `Peer`: who sends no more may read on."""
+        with contextlib.suppress(OSError, ssl.SSLError):
+            while await self._reader.read(_READ_BYTES):
+                if isinstance(self._line, Visitor):
+                    self._line.hold(0)
+        await self._line.lost.wait()
 
     async def finish(self) -> None:
-        """See `Peer`."""
-        with contextlib.suppress(OSError, ssl.SSLError):
-            await self._writer.drain()
-            self._writer.close()
-            await self._writer.wait_closed()
+        """See `Peer`: it is told, and has a moment to end as well: a reset would take what it has not read."""
+        await self._line.flushed()
+        transport = self._line.transport
+        if transport is not None and transport.can_write_eof():
+            transport.write_eof()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._bounds.close_s):
+                    await self._line.lost.wait()
+        await self.end()
+
+    async def end(self) -> None:
+        """Close what the peer has ended, or leave it when it does not answer."""
+        transport = self._line.transport
+        if transport is not None:
+            transport.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._bounds.close_s):
+                    await self._line.lost.wait()
+            self._line.abort()
 
     def close(self) -> None:
         """See `Peer`."""
-        self._writer.transport.abort()
+        self._line.abort()
+
+    def waits(self, *, for_us: bool) -> None:
+        """See `Peer`."""
+        if isinstance(self._line, Visitor):
+            self._line.busy = for_us
 
 
 class TcpMeeting(Meeting):
     """A listening socket, or a connection to one."""
 
-    def __init__(self, network: Network, codec: Codec, *, listens: bool) -> None:
+    def __init__(self, network: Network, codec: Codec, *, listens: bool, writes_here: bool) -> None:
         self._network = network
         self._codec = codec
         self._listens = listens
+        self._writes_here = writes_here
         self._host = network.host or "127.0.0.1"
         shown = f"[{self._host}]" if ":" in self._host else self._host
         self.address = f"tcp://{shown}:{network.port}"
-        self._tls = None
-        if network.tls is not None:
-            self._tls = tls.listening(network.tls) if listens else tls.connecting(network.tls)
+        self._tls = None if network.tls is None or listens else tls.connecting(network.tls)
 
-    async def meet(self, handle: Handle, tell: Callable[[str | None], None]) -> None:
+    async def meet(self, host: Host) -> None:
         """See `Meeting`."""
         if not self._listens:
-            await dial(self._connect, handle, tell)
+            await dial(lambda: self._connect(host.bounds), host)
             return
-        await self._serve(handle, tell)
+        door = Door(self._network, host, address=self.address, busy=self._writes_here)
+        try:
+            async with asyncio.TaskGroup() as group:
 
-    async def _connect(self) -> Peer:
+                def spoken(line: Line) -> asyncio.BaseProtocol:
+                    reader = asyncio.StreamReader()
+                    group.create_task(self._handle(line, reader, host))
+                    return asyncio.StreamReaderProtocol(reader)
+
+                await door.serve(spoken)
+        finally:
+            door.close()
+
+    async def _handle(self, line: Line, reader: asyncio.StreamReader, host: Host) -> None:
+        peer = TcpPeer(line, reader, self._codec, self._network.max_message_bytes, host.bounds)
+        try:
+            await host.handle(peer)
+            await peer.end()
+        finally:
+            peer.close()
+
+    async def _connect(self, bounds: Bounds) -> Peer:
         server_name = None
         if self._network.tls is not None:
             server_name = self._network.tls.name or self._host
+        reader = asyncio.StreamReader()
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                reader, writer = await asyncio.open_connection(
-                    self._host, self._network.port, ssl=self._tls, server_hostname=server_name
+            async with asyncio.timeout(bounds.connect_s):
+                _, line = await asyncio.get_running_loop().create_connection(
+                    lambda: Line(lambda _line: asyncio.StreamReaderProtocol(reader)),
+                    self._host,
+                    self._network.port,
+                    ssl=self._tls,
+                    server_hostname=server_name,
                 )
         except TimeoutError as error:
-            raise DownError(f"no answer within {_CONNECT_S:.0f} s") from error
+            raise DownError(f"no answer within {bounds.connect_s:g} s") from error
         except (OSError, ssl.SSLError) as error:
             raise DownError(reason(error)) from error
-        return TcpPeer(reader, writer, self._codec, self._network.max_message_bytes)
-
-    async def _serve(self, handle: Handle, tell: Callable[[str | None], None]) -> None:
-        handling: set[asyncio.Task[None]] = set()
-
-        async def handled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                await handle(TcpPeer(reader, writer, self._codec, self._network.max_message_bytes))
-            finally:
-                await _closed(writer)
-
-        def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.get_running_loop().create_task(handled(reader, writer))
-            handling.add(task)
-            task.add_done_callback(handling.discard)
-
-        server = await listening(
-            lambda: asyncio.start_server(
-                accepted, self._host, self._network.port, ssl=self._tls, backlog=MOST_PEERS, reuse_address=True
-            ),
-            self.address,
-            tell,
-        )
-        try:
-            await asyncio.get_running_loop().create_future()
-        finally:
-            server.close()
-            for task in handling:
-                task.cancel()
-            await asyncio.gather(*handling, return_exceptions=True)
-
-
-async def _closed(writer: asyncio.StreamWriter) -> None:
-    """Close in order what a peer has ended, or leave it when it does not answer."""
-    writer.close()
-    with contextlib.suppress(OSError, ssl.SSLError, TimeoutError):
-        async with asyncio.timeout(_CLOSE_S):
-            await writer.wait_closed()
-
-
-async def listening(start: Callable[[], object], address: str, tell: Callable[[str | None], None]) -> asyncio.Server:
-    """A server, once its address is free. Raises RunnerError for an address that this machine does not have."""
-    while True:
-        try:
-            server: asyncio.Server = await start()  # type: ignore[misc]
-        except OSError as error:
-            if error.errno == 98:  # EADDRINUSE: whoever has it may go
-                tell("somebody else listens there")
-                await asyncio.sleep(0.25)
-                continue
-            raise cannot_listen(address, reason(error)) from error
-        tell("nobody has come yet")
-        return server
-
-
-def framed(codec: Codec, payload: bytes) -> Batch:
-    """One message. Raises CodecError where the channel's framing cannot carry it."""
-    try:
-        return codec.batch_of([payload])
-    except CodecError as error:
-        raise CodecError(f"what came is no message here: {error.what}", index=0, remedy=error.remedy) from error
+        return TcpPeer(line, reader, self._codec, self._network.max_message_bytes, bounds)

@@ -1,15 +1,16 @@
-"""What websocket and http servers have in common: an address, a token, limits."""
+"""What websocket and http servers have in common: an address, a token, bounds, and who may come from a browser."""
 
 from __future__ import annotations
 
-import asyncio
 import hmac
+import ipaddress
+import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from runner.channel import tls
-from runner.channel.link.tcp import reason
-from runner.channel.link.transport import cannot_listen
+from runner.channel.plain.base import Host
+from runner.channel.plain.door import Door, Visitor
 from runner.spec.model import Network
 
 if TYPE_CHECKING:
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 
 Route = tuple[str, str, "Callable[[web.Request], Awaitable[web.StreamResponse]]"]
 _CLOSE_S = 1.0
-_BODY_BYTES = 8 << 20
-"""A request with several messages has at most this, or one message of the longest allowed length."""
-_HEADER_BYTES = 8190
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def base_url(network: Network, scheme: str) -> str:
@@ -30,23 +29,98 @@ def base_url(network: Network, scheme: str) -> str:
 
 
 def may(network: Network, request: web.Request) -> web.Response | None:
-    """None where the request shows the channel's token, in its header or (browsers) its query; else what it is told."""
+    """None where the request may be; else what it is told.
+
+    With a token it shows that, in its header or (browsers) its query. Without one, whatever page a browser on this
+    machine has open could ask (a browser sends websockets and posts anywhere, and says from where in `Origin`): so only
+    pages of this machine, or of the host that the channel's address names, may.
+    """
     from aiohttp import web
 
     if network.token is None:
-        return None
+        origin = request.headers.get("Origin")
+        if origin is None or _is_own(network, origin):
+            return None
+        text = f"pages of {origin} may not come here without a token\n"
+        return web.Response(status=403, text=text)
     header = request.headers.get("Authorization", "")
     shown = header.removeprefix("Bearer ") if header.startswith("Bearer ") else request.query.get("token", "")
-    if hmac.compare_digest(shown.encode(), network.token.encode()):
+    if hmac.compare_digest(shown.encode(errors="surrogateescape"), network.token.encode()):
         return None
     return web.Response(status=401, text="a token is needed\n", headers={"WWW-Authenticate": "Bearer"})
 
 
-async def served(network: Network, routes: list[Route], tell: Callable[[str | None], None]) -> None:
+def _is_own(network: Network, origin: str) -> bool:
+    try:
+        host = urlsplit(origin).hostname
+    except ValueError:
+        return False
+    if host is None:
+        return False
+    if host in {"localhost", network.host}:
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def visitor_of(request: web.Request) -> Visitor:
+    """Who sent it. Raises ConnectionResetError when he has gone."""
+    transport = request.transport
+    visitor = None if transport is None else transport.get_protocol()
+    if not isinstance(visitor, Visitor):
+        raise ConnectionResetError("the connection was closed")
+    return visitor
+
+
+class _Told(logging.Handler):
+    """What aiohttp would log, with a traceback for each request that is none, is told in one sentence, and counted."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__()
+        self._host = host
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """See `logging`."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            self._host.hit(record.getMessage())
+        elif type(error).__module__ == "aiohttp.http_exceptions":
+            self._host.hit("somebody is let go: what he sends is no HTTP, or its headers are too long")
+        else:
+            self._host.hit(f"a request went wrong: {type(error).__name__}: {error}")
+
+
+def _logger(host: Host) -> logging.Logger:
+    logger = logging.Logger("plain")  # noqa: LOG001 - one of its own, which ends with the channel
+    logger.addHandler(_Told(host))
+    return logger
+
+
+async def served(network: Network, routes: list[Route], host: Host, address: str) -> None:
     """Serve these routes for ever. Raises RunnerError for an address that this machine does not have."""
     from aiohttp import web
 
-    application = web.Application(client_max_size=max(_BODY_BYTES, network.max_message_bytes))
+    bounds = host.bounds
+
+    @web.middleware
+    async def bounded(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """The times of requests that nobody is answering yet are those of their sender."""
+        visitor = visitor_of(request)
+        visitor.busy = True
+        visitor.expect(None)
+        try:
+            return await handler(request)
+        finally:
+            visitor.busy = False
+            visitor.hold(0)
+            if not visitor.lost.is_set():
+                visitor.expect(bounds.kept_open_s, f"somebody is let go: nothing more within {bounds.kept_open_s:g} s")
+
+    application = web.Application(middlewares=[bounded])
     for method, path, handle in routes:
         application.router.add_route(method, path, handle)
     runner = web.AppRunner(
@@ -54,33 +128,20 @@ async def served(network: Network, routes: list[Route], tell: Callable[[str | No
         access_log=None,
         handle_signals=False,
         handler_cancellation=True,
+        auto_decompress=False,
+        logger=_logger(host),
         shutdown_timeout=_CLOSE_S,
-        max_line_size=_HEADER_BYTES,
-        max_field_size=_HEADER_BYTES,
+        max_line_size=bounds.head_bytes,
+        max_field_size=bounds.head_bytes,
+        max_headers=bounds.heads,
+        keepalive_timeout=2 * bounds.kept_open_s,
     )
     await runner.setup()
-    context = None if network.tls is None else tls.listening(network.tls)
+    server = runner.server
+    assert server is not None
+    door = Door(network, host, address=address, busy=False)
     try:
-        await _bind(runner, network, context, tell)
-        await asyncio.get_running_loop().create_future()
+        await door.serve(lambda _line: server(), first_s=bounds.head_s, refusal=_FULL)
     finally:
         await runner.cleanup()
-
-
-async def _bind(runner: web.AppRunner, network: Network, context: object, tell: Callable[[str | None], None]) -> None:
-    from aiohttp import web
-
-    host = network.host or "127.0.0.1"
-    while True:
-        site = web.TCPSite(runner, host, network.port, ssl_context=context)  # type: ignore[arg-type]
-        try:
-            await site.start()
-        except OSError as error:
-            if error.errno != 98:  # EADDRINUSE: whoever has it may go
-                raise cannot_listen(base_url(network, "http"), reason(error)) from error
-            await site.stop()
-            tell("somebody else listens there")
-            await asyncio.sleep(0.25)
-        else:
-            tell("nobody has come yet")
-            return
+        door.close()

@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.channel import tls
 from runner.channel.link.tcp import reason
 from runner.channel.link.transport import DownError, RefusedError
 from runner.channel.link.websocket import not_connected
-from runner.channel.plain.base import Handle, Meeting, Peer, dial
-from runner.channel.plain.tcp import framed
-from runner.channel.plain.web import base_url, may, served
+from runner.channel.plain.base import Host, Meeting, Peer, dial
+from runner.channel.plain.bounds import Bounds
+from runner.channel.plain.carried import framed
+from runner.channel.plain.door import Visitor
+from runner.channel.plain.http import socket_of
+from runner.channel.plain.web import base_url, may, served, visitor_of
 from runner.codec.base import Batch, Codec
-from runner.errors import RunnerError
+from runner.errors import CodecError, RunnerError
 from runner.spec.model import Network
+from runner.units import format_size
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession, ClientWebSocketResponse, web
 
-_CONNECT_S = 10.0
-_CLOSE_S = 2.0
-_HEARTBEAT_S = 20.0
+_BEAT_S = 20.0
+"""Whoever is between closes connections on which nothing is said. aiohttp's own pings want an answer, which is not read
+while the channel is full."""
+_TOO_BIG, _UNSUPPORTED = 1009, 1003  # RFC 6455, 7.4.1
+_IN_ORDER = {1000, 1001, 1005}
+"""Normal, going away, none given."""
+_MOST_REASON_BYTES = 120
 
 
 class WebsocketPeer(Peer):
@@ -34,61 +42,118 @@ class WebsocketPeer(Peer):
         websocket: ClientWebSocketResponse | web.WebSocketResponse,
         codec: Codec,
         remote: str,
+        network: Network,
+        bounds: Bounds,
+        *,
+        visitor: Visitor | None = None,
         session: ClientSession | None = None,
     ) -> None:
         self.remote = remote
         self._websocket = websocket
         self._codec = codec
+        self._most_message_bytes = network.max_message_bytes
+        self._bounds = bounds
+        self._visitor = visitor
         self._session = session
         self._closing: asyncio.Task[Any] | None = None
+        self._finishing = False
+        self._beating = asyncio.get_running_loop().create_task(self._beat())
 
     async def read(self) -> Batch | None:
         """See `Peer`."""
         from aiohttp import WSMsgType
 
         message = await self._websocket.receive()
+        if self._visitor is not None:
+            self._visitor.hold(0)
         if message.type is WSMsgType.TEXT:
             return framed(self._codec, message.data.encode())
         if message.type is WSMsgType.BINARY:
             return framed(self._codec, message.data)
+        code = getattr(message.data, "code", None) if message.type is WSMsgType.ERROR else self._websocket.close_code
+        if message.type is WSMsgType.ERROR and code == _TOO_BIG:
+            most = format_size(self._most_message_bytes)
+            raise CodecError(f"a message is longer than max_message ({most}): {message.data}".lower())
         if message.type is WSMsgType.ERROR:
             raise DownError(reason(message.data))
-        if self._websocket.close_code in {1000, 1001, 1005}:  # RFC 6455, 7.4.1: normal, going away, none given
+        if code in _IN_ORDER:
             return None
-        raise DownError(f"it was closed with status {self._websocket.close_code}")
+        raise DownError(f"it was closed with status {code}")
 
-    async def write(self, batch: Batch) -> None:
-        """See `Peer`."""
-        if self._websocket.closed:
-            raise DownError("it has closed the connection")
+    async def write(self, batch: Batch, number: int) -> None:
+        """See `Peer`, message by message."""
+        del number
         try:
             for payload in self._codec.payloads(batch):
+                if self._websocket.closed:
+                    raise DownError("it has closed the connection")
                 try:
                     text = payload.decode()
                 except UnicodeDecodeError:
+                    self.handed += 1
                     await self._websocket.send_bytes(payload)
                 else:
+                    self.handed += 1
                     await self._websocket.send_str(text)
+                if self._visitor is not None:
+                    await self._visitor.flushed()
         except (OSError, RuntimeError) as error:
             raise DownError(reason(error)) from error
 
+    async def gone(self) -> None:
+        """See `Peer`."""
+        from aiohttp import WSMsgType
+
+        ends = {WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR}
+        while (await self._websocket.receive()).type not in ends:
+            if self._visitor is not None:
+                self._visitor.hold(0)
+        if self._finishing:
+            await asyncio.get_running_loop().create_future()  # `finish` does the rest
+
+    async def _beat(self) -> None:
+        """Say now and then that somebody is there."""
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            with contextlib.suppress(OSError, RuntimeError):
+                await self._websocket.ping()
+
     async def finish(self) -> None:
         """See `Peer`."""
+        self._finishing = True
         await self._websocket.close()
         if self._session is not None:
             await self._session.close()
 
-    def close(self) -> None:
+    def reject(self, error: CodecError) -> None:
         """See `Peer`."""
-        if self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self._close())
+        self.close(error)
 
-    async def _close(self) -> None:
+    def close(self, error: CodecError | None = None) -> None:
+        """See `Peer`."""
+        self._beating.cancel()
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close(error))
+
+    async def ended(self) -> None:
+        """Wait until a `close` is done."""
+        if self._closing is not None:
+            await self._closing
+
+    async def _close(self, error: CodecError | None) -> None:
+        code, why = (1000, b"") if error is None else (_UNSUPPORTED, error.what.encode()[:_MOST_REASON_BYTES])
         with contextlib.suppress(OSError, RuntimeError, TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                await self._websocket.close()
+            async with asyncio.timeout(self._bounds.close_s):
+                await self._websocket.close(code=code, message=_whole_text(why))
+        if self._visitor is not None:
+            self._visitor.abort()
         if self._session is not None:
             await self._session.close()
+
+    def waits(self, *, for_us: bool) -> None:
+        """See `Peer`."""
+        if self._visitor is not None:
+            self._visitor.busy = for_us
 
 
 class WebsocketMeeting(Meeting):
@@ -101,52 +166,50 @@ class WebsocketMeeting(Meeting):
         self._writes_here = writes_here
         self.address = base_url(network, "ws") + network.path
 
-    async def meet(self, handle: Handle, tell: Callable[[str | None], None]) -> None:
+    async def meet(self, host: Host) -> None:
         """See `Meeting`."""
         if not self._listens:
-            await dial(self._connect, handle, tell)
+            await dial(lambda: self._connect(host.bounds), host)
             return
-        await served(self._network, [("GET", self._network.path, lambda request: self._accept(request, handle))], tell)
+        route = ("GET", self._network.path, partial(self._accept, host=host))
+        await served(self._network, [route], host, self.address)
 
-    async def _accept(self, request: web.Request, handle: Handle) -> web.StreamResponse:
+    async def _accept(self, request: web.Request, host: Host) -> web.StreamResponse:
         from aiohttp import web
 
         if (refusal := may(self._network, request)) is not None:
             return refusal
         websocket = web.WebSocketResponse(
-            max_msg_size=self._network.max_message_bytes, heartbeat=_HEARTBEAT_S, compress=False
+            max_msg_size=self._network.max_message_bytes + 1,
+            compress=False,
+            timeout=host.bounds.close_s,
         )
         if not websocket.can_prepare(request).ok:
             return web.Response(status=426, text="a websocket is spoken here\n", headers={"Upgrade": "websocket"})
+        visitor = visitor_of(request)
         await websocket.prepare(request)
-        peer = WebsocketPeer(websocket, self._codec, str(request.remote))
-        listening = asyncio.create_task(_until_closed(websocket)) if self._writes_here else None
+        visitor.busy = self._writes_here
+        peer = WebsocketPeer(websocket, self._codec, visitor.remote, self._network, host.bounds, visitor=visitor)
         try:
-            handling = asyncio.ensure_future(handle(peer))
-            await asyncio.wait([handling, *([listening] if listening else [])], return_when=asyncio.FIRST_COMPLETED)
-            if not handling.done():
-                handling.cancel()
-                await asyncio.gather(handling, return_exceptions=True)
+            await host.handle(peer)
         finally:
-            if listening is not None:
-                listening.cancel()
-            with contextlib.suppress(OSError, RuntimeError):
-                await websocket.close()
+            peer.close()
+            await peer.ended()
         return websocket
 
-    async def _connect(self) -> Peer:
+    async def _connect(self, bounds: Bounds) -> Peer:
         import aiohttp
 
         network = self._network
         headers = {} if network.token is None else {"Authorization": f"Bearer {network.token}"}
-        session = aiohttp.ClientSession()
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, socket_factory=socket_of))
         try:
-            async with asyncio.timeout(_CONNECT_S):
+            async with asyncio.timeout(bounds.connect_s):
                 websocket = await session.ws_connect(
                     self.address,
                     headers=headers,
-                    max_msg_size=network.max_message_bytes,
-                    heartbeat=_HEARTBEAT_S,
+                    max_msg_size=network.max_message_bytes + 1,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=bounds.close_s),
                     ssl=True if network.tls is None else tls.connecting(network.tls),
                     server_hostname=None if network.tls is None else network.tls.name,
                 )
@@ -156,10 +219,20 @@ class WebsocketMeeting(Meeting):
             if isinstance(down, RefusedError):
                 raise RunnerError(f"{self.address} cannot be joined: {down}") from error
             raise down from error
-        return WebsocketPeer(websocket, self._codec, self.address, session)
+        _flush_each(websocket)
+        return WebsocketPeer(websocket, self._codec, self.address, network, bounds, session=session)
 
 
-async def _until_closed(websocket: web.WebSocketResponse) -> None:
-    """What a reader says is not for us; its end is."""
-    async for _ in websocket:
-        pass
+def _flush_each(websocket: ClientWebSocketResponse) -> None:
+    """Let each message wait until the kernel has it: aiohttp's client waits after 64 KiB, whatever one sets."""
+    websocket._writer._limit = 0  # noqa: SLF001
+    connection = websocket._response.connection  # noqa: SLF001
+    transport = None if connection is None else connection.transport
+    if transport is not None:
+        sealed = transport.get_extra_info("ssl_object") is not None
+        transport.set_write_buffer_limits(high=int(sealed), low=0)
+
+
+def _whole_text(data: bytes) -> bytes:
+    """Without the half of a character at its end."""
+    return data.decode(errors="ignore").encode()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.channel.link.pair import End, open_store
-from tests.channel.link.wire import Wire
+from tests.channel.link.wire import Half, Wire
 
 
 def numbers(first: int, count: int) -> list[bytes]:
@@ -53,12 +53,25 @@ def seeded(seed: int, kinds: tuple[str, ...], one_in: int) -> Callable[[int], st
 @pytest.mark.parametrize("kind", ["cut", "lose", "corrupt", "hang"])
 @pytest.mark.parametrize("writer_listens", [False, True])
 def test_faults_lose_and_double_nothing(kind: str, writer_listens: bool) -> None:
-    wire = Wire(seeded(7, (kind,), 12 if kind != "hang" else 60))
+    wire = Wire(seeded(7, (kind,), 6 if kind != "hang" else 12))
     left, right = asyncio.run(through(wire, count=6000, writer_listens=writer_listens, capacity=4096))
     assert wire.faults > 3
     assert right.channel.written == 6000 == left.channel.readers[0].account.acknowledged
     if kind == "corrupt":
         assert any("corrupt" in text for text in left.told.warned + right.told.warned)
+
+
+def test_frames_that_come_together_are_answered_together() -> None:
+    sent: dict[int, int] = {}
+
+    class Counting(Wire):
+        def pass_on(self, half: Half, frame: bytes) -> bytes | None:
+            sent[frame[4]] = sent.get(frame[4], 0) + 1
+            return super().pass_on(half, frame)
+
+    asyncio.run(through(Counting(), count=20_000))
+    assert sent[ord("D")] > 100
+    assert sent[ord("A")] <= sent[ord("D")] // 2 + 4  # half the window, or 5 ms; the end, and the bye
 
 
 async def durable_through(folder: Path, seed: int, kills: int) -> list[bytes]:
@@ -125,6 +138,38 @@ async def read_some(end: End, got: list[bytes]) -> None:
 def test_stores_on_both_sides_keep_it_over_restarts(tmp_path: Path, seed: int) -> None:
     got = asyncio.run(durable_through(tmp_path, seed, kills=12))
     assert got == numbers(1, 3000)
+
+
+def test_who_knows_that_all_has_arrived_waits_for_nobody(tmp_path: Path) -> None:
+    """The reading runner has ended and gone; the writing one died before its own run was over."""
+
+    async def scenario() -> None:
+        wire = Wire()
+        store = open_store(tmp_path)
+        right = End("reader", wire, listens=True)
+        left = End("writer", wire, listens=False, store=store)
+        await left.write(1, 100)
+        assert left.writer is not None
+        left.writer.end(for_good=True)
+        async with asyncio.timeout(20):
+            assert await right.read() == numbers(1, 100)
+            await right.over()
+            await left.over()
+        left.channel.close()
+        store.close()
+        store = open_store(tmp_path)
+        again = End("writer", wire, listens=False, store=store)
+        assert again.writer is not None
+        assert not again.peer.finished.is_set()
+        again.writer.end(for_good=True)
+        async with asyncio.timeout(5):
+            await again.over()
+        assert not again.told.warned
+        assert again.channel.readers[0].account.unread == 0
+        again.channel.close()
+        store.close()
+
+    asyncio.run(scenario())
 
 
 def test_a_reader_that_lost_what_it_had_says_so() -> None:

@@ -1,0 +1,168 @@
+"""The service of a runner: beside the processors that it has, with their bridges, and no engine's socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.plan.compose import naming
+from runner.plan.compose.links import Links
+from runner.plan.compose.yaml import Alias, Block, Value, literal
+from runner.spec.model import Channel, Pipeline, Processor
+from runner.units import format_duration
+
+COMMON = "runner"
+CHANGES = "compose.toml"
+_LONGER_S = 10.0
+_CHECK_EVERY = "2s"
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable of the environment that the pipeline file puts in; `needed`: it has no default there."""
+
+    name: str
+    needed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret of one runner: its name in the project, and where its value comes from (`file` or a variable)."""
+
+    name: str
+    runner: str | None
+    file: Path | None = None
+    variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all runners of a project have in common. `file` is the pipeline's, `side` the folder beside it."""
+
+    pipeline: Pipeline
+    file: Path
+    side: str
+    image: str
+    links: Links
+    variables: tuple[Variable, ...]
+    secrets: tuple[Secret, ...]
+    schemas: tuple[Path, ...] = ()
+
+
+def common(around: Surroundings) -> Block:
+    """What all runners have in common, for `x-runner`."""
+    return Block(
+        {
+            "image": literal(around.image),
+            "init": True,
+            "restart": "on-failure",
+            "stop_grace_period": format_duration(around.pipeline.drain_s + _LONGER_S),
+            "cap_drop": ["ALL"],
+            "security_opt": ["no-new-privileges:true"],
+            "tmpfs": ["/tmp:nosuid,nodev,mode=1777"],  # noqa: S108 - the container's
+            "healthcheck": Block(
+                {
+                    "test": ["CMD", "connector", "sidecar", "--check-health"],
+                    "interval": _CHECK_EVERY,
+                    "timeout": "5s",
+                    "retries": 3,
+                    "start_period": "30s",
+                }
+            ),
+        },
+        notes={
+            "stop_grace_period": "The drain of the pipeline, and some time to say how it went.",
+            "healthcheck": "Healthy once its processors can reach it: they start then.",
+        },
+        mark=COMMON,
+    )
+
+
+def service(runner: str | None, around: Surroundings) -> Block:
+    """The service of one runner of the pipeline (None: it has one)."""
+    pipeline, links = around.pipeline, around.links
+    own = [spec for spec in pipeline.processors.values() if spec.runner == runner]
+    networks = list(links.networks.get(runner, {}))
+    secrets = [each for each in around.secrets if each.runner == runner]
+    copied = [each for each in secrets if each.variable is not None]
+    keys: dict[str, Value] = {
+        "<<": Alias(COMMON),
+        "command": _command(runner, around),
+        "read_only": None if copied else True,
+        **({"networks": networks} if networks else {"network_mode": "none"}),
+        "ports": links.ports.get(runner),
+        "depends_on": [naming.NATS] if naming.NATS in networks else None,
+        "environment": _environment(around.variables),
+        "secrets": [each.name for each in secrets] or None,
+        "volumes": _volumes(runner, own, around),
+    }
+    notes = {}
+    if copied:
+        notes["secrets"] = "Those of the environment are copied into the container, which a read-only root refuses."
+    if not networks:
+        notes["network_mode"] = "All that it joins is in its own memory and on its bridges."
+    return Block(keys, notes=notes)
+
+
+def _command(runner: str | None, around: Surroundings) -> list[str]:
+    file = naming.inside(around.file, around.pipeline.folder)
+    part = [] if runner is None else ["--runner", runner]
+    shims = ["--shim-dir", naming.SHIMS_OF_RUNNER, "--logs", "containers"]
+    return ["sidecar", file, "--changes", f"{naming.PIPELINE}/{CHANGES}", "--state-dir", naming.STATE, *shims, *part]
+
+
+def _environment(variables: Iterable[Variable]) -> Block | None:
+    """The variables that the pipeline file puts in, as they are where the project is brought up."""
+    values = {
+        each.name: f"${{{each.name}:?the pipeline file needs it}}" if each.needed else f"${{{each.name}:-}}"
+        for each in variables
+    }
+    return Block(values) if values else None
+
+
+def _volumes(runner: str | None, own: Iterable[Processor], around: Surroundings) -> list[str]:
+    """Its state, the bridges of its processors, and the files that the pipeline file names."""
+    folder = around.pipeline.folder
+    shared = [
+        f"{naming.state(runner)}:{naming.STATE}",
+        f"{naming.SHIMS}:{naming.SHIMS_OF_RUNNER}",
+        *(f"{naming.bridge(spec.name)}:{naming.BRIDGES}/{spec.name}" for spec in own),
+    ]
+    files: dict[str, tuple[str, bool]] = {
+        naming.inside(around.file, folder): (naming.here(around.file, folder), False),
+        f"{naming.PIPELINE}/{CHANGES}": (f"./{around.side}/{CHANGES}", False),
+    }
+    needed = {**dict.fromkeys(around.schemas, False), **needed_files(around.pipeline, runner)}
+    for path, writable in needed.items():
+        files[naming.inside(path, folder)] = (naming.here(path, folder), writable)
+    binds = [f"{source}:{target}{'' if writable else ':ro'}" for target, (source, writable) in files.items()]
+    return [*shared, *map(literal, binds)]
+
+
+def needed_files(pipeline: Pipeline, runner: str | None) -> Mapping[Path, bool]:
+    """What of this machine's files a runner needs besides the pipeline file, and whether it writes there."""
+    found: dict[Path, bool] = {}
+    for spec in pipeline.processors.values():
+        if spec.template is not None:  # of every runner: the file is read as a whole
+            found[spec.template] = False
+    for channel in pipeline.channels.values():
+        found |= _files_of(channel, mine=_has(pipeline, channel, runner))
+    return found
+
+
+def _files_of(channel: Channel, *, mine: bool) -> dict[Path, bool]:
+    found: dict[Path, bool] = {}
+    if channel.file is not None and mine:
+        found[channel.file.path.parent] = bool(channel.writers)
+    network = channel.network
+    if network is not None and network.tls is not None:
+        tls = network.tls
+        found |= dict.fromkeys((path for path in (tls.ca, tls.cert, tls.key) if path is not None), False)
+    if network is not None and network.keys is not None:
+        found[network.keys] = False
+    return found
+
+
+def _has(pipeline: Pipeline, channel: Channel, runner: str | None) -> bool:
+    return any(pipeline.processors[name].runner == runner for name in (*channel.writers, *channel.readers))

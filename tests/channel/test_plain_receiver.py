@@ -1,0 +1,258 @@
+"""What plain peers send: whole messages as they come; what is none is refused, and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+import zmq
+import zmq.asyncio
+from aiohttp import web
+
+from runner.channel.plain import websocket
+from runner.channel.plain.bounds import Bounds
+from runner.store.store import Store
+from tests.channel.plain_end import End, free_port, numbered, reset, run, until
+
+
+def test_good_messages_before_one_that_is_too_long_are_delivered_tcp() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", max_message_bytes=1000)
+        async with end.alive():
+            reader, writer = await end.connected()
+            writer.write(b"one\ntwo\n" + b"x" * 1000 + b"\n" + b"y" * 1001 + b"\nnever\n")
+            assert await end.read(3) == [b"one", b"two", b"x" * 1000]
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read(-1) == b""
+            writer.close()
+            _, writer = await end.connected()
+            writer.write(b"next\n")
+            assert (await end.read(4))[3] == b"next"
+            writer.close()
+        assert end.channel.refused == 1
+        assert "longer than max_message (1000 B)" in end.said
+        assert "is let go" in end.said
+
+    run(act)
+
+
+def test_good_messages_before_one_that_is_too_long_are_delivered_websocket() -> None:
+    async def act() -> None:
+        end = End("reader", "websocket", max_message_bytes=1000)
+        async with end.alive(), aiohttp.ClientSession() as session:
+            (await end.connected())[1].close()
+            peer = await session.ws_connect(f"http://127.0.0.1:{end.port}/")
+            for text in ("one", "x" * 1000, "y" * 1001):
+                await peer.send_str(text)
+            assert await end.read(2) == [b"one", b"x" * 1000]
+            assert (await peer.receive()).type in {aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED}
+            assert peer.close_code == 1009
+            peer = await session.ws_connect(f"http://127.0.0.1:{end.port}/")
+            await peer.send_str("two\nlines")
+            message = await peer.receive()
+            assert peer.close_code == 1003
+            assert "newline" in str(message.extra)
+            peer = await session.ws_connect(f"http://127.0.0.1:{end.port}/")
+            await peer.send_bytes(b"\xff")
+            assert (await end.read(3))[2] == b"\xff"
+            await peer.close()
+        assert end.channel.refused == 2
+        assert "longer than max_message" in end.said
+
+    run(act)
+
+
+def test_a_zeromq_end_lives_on_after_messages_that_are_none() -> None:
+    async def act() -> None:
+        end = End("reader", "zeromq", max_message_bytes=1000)
+        context = zmq.asyncio.Context()
+        push = context.socket(zmq.PUSH)
+        async with end.alive():
+            push.connect(f"tcp://127.0.0.1:{end.port}")
+            for parts in ([b"one"], [b"a", b"b"], [b"two"], [b"x\ny"], [b"z" * 1001], [b"x" * 1000], [b""], [b"three"]):
+                await push.send_multipart(parts)
+            assert await end.read(5) == [b"one", b"two", b"x" * 1000, b"", b"three"]
+            push.close(linger=0)
+            push = context.socket(zmq.PUSH)
+            push.connect(f"tcp://127.0.0.1:{end.port}")
+            await push.send(b"four")
+            assert (await end.read(6))[5] == b"four"
+            await push.send(b"z" * 2001)  # the library ends that connection
+            push.close(linger=100)
+            push = context.socket(zmq.PUSH)
+            push.connect(f"tcp://127.0.0.1:{end.port}")
+            await push.send(b"five")
+            assert (await end.read(7))[6] == b"five"
+            push.close(linger=0)
+        context.destroy(linger=0)
+        assert end.channel.refused == 3
+        for text in ("2 parts", "newline inside", "a message of 1,001 bytes"):
+            assert text in end.said
+
+    run(act)
+
+
+def test_half_a_message_is_none_and_not_waited_for_for_ever() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", bounds=Bounds(stalled_s=0.2))
+        async with end.alive():
+            reader, writer = await end.connected()
+            writer.write(b"one\nhal")
+            assert await reader.read(-1) == b""
+            assert await end.read(1) == [b"one"]
+            writer.close()
+            _, writer = await end.connected()
+            writer.write(b"two\nhal")
+            assert (await end.read(2))[1] == b"two"
+            reset(writer)
+            await until(lambda: not end.far.peers, "it to be gone")
+        assert end.got == [b"one", b"two"]
+        assert end.channel.written == 2
+        assert "half a message came" in end.said
+
+    run(act)
+
+
+def test_a_message_that_drips_is_not_waited_for_for_ever_either() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", bounds=Bounds(stalled_s=5, whole_s=0.3))
+        async with end.alive():
+            reader, writer = await end.connected()
+            closed = asyncio.create_task(reader.read(-1))
+            while not closed.done():
+                writer.write(b"x")
+                await asyncio.sleep(0.01)
+            writer.close()
+            await asyncio.gather(closed, return_exceptions=True)
+        assert not end.channel.written
+
+    run(act)
+
+
+def test_a_full_channel_stops_who_sends() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", capacity=10_000)
+        async with end.alive():
+            _, writer = await end.connected()
+            writer.writelines(line + b"\n" for line in numbered(100_000))
+            await until(lambda: end.channel.full, "it to be full")
+            before = end.channel.written
+            assert end.channel.readers[0].queued_bytes < 10_000 + (128 << 10)
+            assert before < 100_000
+            assert len(await end.read(100_000)) == 100_000
+            writer.close()
+        assert end.got == numbered(100_000)
+
+    run(act)
+
+
+def test_a_websocket_is_kept_while_the_channel_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "_BEAT_S", 0.05)
+
+    async def act() -> None:
+        end = End("reader", "websocket", capacity=1000)
+        async with end.alive(), aiohttp.ClientSession() as session:
+            (await end.connected())[1].close()
+            peer = await session.ws_connect(f"http://127.0.0.1:{end.port}/", autoping=False)
+            sending = asyncio.create_task(_all_sent(peer, numbered(30_000, 1000)))
+            await until(lambda: end.channel.full, "it to be full")
+            for _ in range(5):
+                assert (await peer.receive()).type is aiohttp.WSMsgType.PING
+            assert not sending.done()
+            assert await end.read(30_000) == numbered(30_000, 1000)
+            await sending
+            await peer.close()
+        assert not end.far.hits
+
+    run(act)
+
+
+async def _all_sent(peer: aiohttp.ClientWebSocketResponse, payloads: list[bytes]) -> None:
+    for payload in payloads:
+        await peer.send_bytes(payload)
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@contextlib.asynccontextmanager
+async def _served(handle: Handler) -> AsyncIterator[int]:
+    application = web.Application()
+    application.router.add_get("/", handle)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield port
+    finally:
+        await runner.cleanup()
+
+
+def test_events_are_taken_from_the_last_on_that_is_in_the_channel(tmp_path: Path) -> None:
+    asked: list[str | None] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        last = request.headers.get("Last-Event-ID")
+        asked.append(last)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        first = int(last or 0) + 1
+        await response.write(b"".join(b"id: %d\ndata: %d\n\n" % (n, n) for n in range(first, first + 5)))
+        await response.write(b"id: %d\ndata: half" % (first + 5))  # no empty line: it is no event yet
+        return response
+
+    async def act() -> None:
+        async with _served(handle) as port:
+            last = 0
+            for count in (12, 7):
+                store = Store.open(tmp_path / "state", sync=False, capacity_bytes={"c": 1 << 20})
+                end = End("reader", "http", listens=False, port=port, store=store)
+                async with end.alive():
+                    await end.read(count)
+                await store.flush()
+                store.close()
+                assert end.got == [b"%d" % number for number in range(last + 1, last + 1 + len(end.got))]
+                last += len(end.got)
+            assert str(last) in asked or str(last - 5) in asked
+            assert asked[0] is None
+
+    run(act)
+
+
+def test_an_event_that_is_too_long_is_refused_and_those_before_it_are_not() -> None:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        if "Last-Event-ID" in request.headers:
+            await response.write(b"id: 3\ndata: three\n\n")
+            return response
+        await response.write(b"id: 1\ndata: one\n\nid: 2\ndata: " + b"x" * 600 + b"\ndata: " + b"y" * 600 + b"\n\n")
+        return response
+
+    async def act() -> None:
+        async with _served(handle) as port:
+            end = End("reader", "http", listens=False, port=port, max_message_bytes=1000)
+            async with end.alive():
+                assert (await end.read(2))[:2] == [b"one", b"three"]
+            assert end.channel.refused == 1
+
+    run(act)
+
+
+@pytest.mark.parametrize(("status", "text"), [(404, "status 404: not here"), (302, "status 302: it is at /other")])
+def test_an_answer_that_no_other_try_changes_fails_the_channel(status: int, text: str) -> None:
+    async def handle(_request: web.Request) -> web.StreamResponse:
+        return web.Response(status=status, text="not here", headers={"Location": "/other"} if status == 302 else {})
+
+    async def act() -> None:
+        async with _served(handle) as port:
+            end = End("reader", "http", listens=False, port=port)
+            await end.live()
+            assert text in end.failed[0]
+
+    run(act)

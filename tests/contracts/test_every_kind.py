@@ -1,0 +1,250 @@
+"""What every kind of channel owes to its writer and its readers, run against every kind.
+
+What a kind cannot do by its nature is in EXCEPTIONS, with the reason, and in docs/network.md; everything else it does.
+The finer obligations of channels that never leave their runner are in `test_channels` and `test_durable_machine`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.contracts.kinds import KINDS, LINKS, ChannelLine, Line, opened
+from tests.docs.pages import PROJECT
+from tests.faults.proxy import Fault, Proxy, Way, What
+from tests.nats_server import NatsServer
+
+BATCH_BYTES = 1000
+CAPACITY_BYTES = 64 << 10
+FRAME_BYTES = 256 << 10
+BETWEEN_BYTES = {
+    "memory": 0, "durable": 0, "pipe": 1 << 20, "nats": 400_000, "http": CAPACITY_BYTES + (64 << 10),
+    **dict.fromkeys(LINKS, 2 * CAPACITY_BYTES + 2 * FRAME_BYTES),
+}  # fmt: skip
+"""More than what its writer's end holds: the queue at the other end, and what is on its way."""
+
+NEVER_FULL = "what is on the disk is not its writer's business: it is full when the disk is"
+NO_END = "a file that is followed may always grow"
+UNHEARD = "who reads is not known to who writes"
+IN_MEMORY = "the kernel's buffer goes with its ends"
+HERE = "it has no connection"
+ONE = "a kernel pipe has one reader"
+EXCEPTIONS = {
+    ("file", "full"): NEVER_FULL,
+    ("file", "end"): NO_END,
+    ("file", "left"): NEVER_FULL,
+    ("nats", "left"): UNHEARD,
+    ("http", "left"): UNHEARD,
+    ("http", "end"): "whoever posts may be followed by others: it goes on until it is stopped",
+    ("pipe", "left"): "its writer gets SIGPIPE (tests/channel/test_pipe.py)",
+    ("pipe", "fan-out"): ONE,
+    ("pipe", "restart"): IN_MEMORY,
+    ("memory", "restart"): IN_MEMORY.replace("the kernel's buffer", "its queue"),
+    **{(kind, "reconnect"): HERE for kind in ("memory", "pipe", "durable", "file")},
+}
+OBLIGATIONS = ("order", "end", "full", "left", "fan-out", "restart", "reconnect")
+
+
+def owed(obligation: str) -> pytest.MarkDecorator:
+    """All kinds that have it."""
+    assert obligation in OBLIGATIONS
+    return pytest.mark.parametrize("kind", [kind for kind in KINDS if (kind, obligation) not in EXCEPTIONS])
+
+
+@pytest.fixture
+def place(kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the channel needs to be told, of a server that is there."""
+    if kind != "nats":
+        return {}
+    server: NatsServer = request.getfixturevalue("nats_server")
+    for module in ("sender", "receiver"):
+        monkeypatch.setattr(f"runner.channel.nats.{module}._LEAST_STREAM_BYTES", 200_000)
+        monkeypatch.setattr(f"runner.channel.nats.{module}._STREAM_FACTOR", 2, raising=False)
+    monkeypatch.setattr("runner.channel.nats.sender._FRAME_BYTES", 20_000)
+    return {"url": server.url}
+
+
+def run(act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(act())
+
+
+def numbered(first: int, count: int, size_bytes: int = 0) -> list[bytes]:
+    return [b"%0*d" % (max(1, size_bytes), number) for number in range(first, first + count)]
+
+
+async def write(line: Line, payloads: list[bytes], chance: random.Random | None = None) -> None:
+    """In batches of any size."""
+    at = 0
+    while at < len(payloads):
+        count = 10 if chance is None else chance.choice((1, 2, 7, 100))
+        await line.write(payloads[at : at + count])
+        at += count
+
+
+@owed("order")
+@pytest.mark.parametrize("codec", ["lines", "null", "length-prefixed"])
+def test_messages_come_whole_and_in_order(kind: str, codec: str, tmp_path: Path, place: dict[str, Any]) -> None:
+    chance = random.Random(codec)
+    filler = {"lines": b"\0\xff", "null": b"\n\xff", "length-prefixed": b"\0\n\xff"}[codec]
+    sizes = [chance.choice((0, 1, 80, 5000, 70_000)) for _ in range(300)]
+    sent = [b"%d " % number + (filler * size)[:size] for number, size in enumerate(sizes)]
+
+    async def act() -> None:
+        async with opened(kind, tmp_path, codec=codec, **place) as line, asyncio.TaskGroup() as group:
+            group.create_task(write(line, sent, chance))
+            assert await line.read(len(sent)) == sent
+
+    run(act)
+
+
+@owed("end")
+def test_its_readers_end_after_the_last_message(kind: str, tmp_path: Path, place: dict[str, Any]) -> None:
+    async def act() -> None:
+        async with opened(kind, tmp_path, **place) as line:
+            await write(line, numbered(1, 100))
+            assert await line.read(99) == numbered(1, 99)
+            ending = asyncio.create_task(line.read(None))
+            await line.end()
+            assert await ending == numbered(100, 1)
+            await line.over()
+
+    run(act)
+
+
+@owed("full")
+def test_a_reader_that_does_not_read_holds_up_the_writer(kind: str, tmp_path: Path, place: dict[str, Any]) -> None:
+    """After a bounded number of bytes, and not for longer than it does not read."""
+    count = 3000
+    payloads = numbered(1, count, BATCH_BYTES // 10 - 1)
+    bound = CAPACITY_BYTES + BATCH_BYTES + BETWEEN_BYTES[kind]
+
+    async def act() -> None:
+        async with opened(kind, tmp_path, capacity_bytes=CAPACITY_BYTES, **place) as line:
+            written = 0
+
+            async def write() -> None:
+                nonlocal written
+                while True:
+                    first = written % count
+                    await line.write(payloads[first : first + 10])
+                    written += 10
+
+            writing = asyncio.create_task(write())
+            last = -1
+            while not (line.full() and last == written):
+                last = written
+                await asyncio.sleep(0.3)
+            assert written * BATCH_BYTES // 10 <= bound, f"{written} messages before it was full"
+            if isinstance(line, ChannelLine):
+                assert all(reader.queued_bytes <= CAPACITY_BYTES + FRAME_BYTES for reader in line.readers)
+            got = await line.read(written + 500)
+            assert got == [payloads[number % count] for number in range(len(got))]
+            writing.cancel()
+            await asyncio.gather(writing, return_exceptions=True)
+
+    run(act)
+
+
+@owed("left")
+def test_readers_that_have_left_hold_up_nobody(kind: str, tmp_path: Path, place: dict[str, Any]) -> None:
+    async def act() -> None:
+        async with opened(kind, tmp_path, capacity_bytes=CAPACITY_BYTES, readers=2, **place) as line:
+            await write(line, numbered(1, 10))
+            for number, reader in enumerate(line.readers):
+                assert await line.read(10, number) == numbered(1, 10)
+                reader.leave(for_good=True)
+            written = 0
+            while line.writer.wanted or written < 2 * CAPACITY_BYTES:
+                await line.write([b"x" * BATCH_BYTES])
+                written += BATCH_BYTES
+            await line.end()
+            await line.over()
+
+    run(act)
+
+
+@owed("fan-out")
+def test_each_reader_gets_all(kind: str, tmp_path: Path, place: dict[str, Any]) -> None:
+    async def act() -> None:
+        async with opened(kind, tmp_path, readers=2, **place) as line, asyncio.TaskGroup() as group:
+            group.create_task(write(line, numbered(1, 2000)))
+            readers = [group.create_task(line.read(2000, number)) for number in range(2)]
+            for reading in readers:
+                assert await reading == numbered(1, 2000)
+
+    run(act)
+
+
+@owed("restart")
+def test_both_sides_killed_and_started_again(kind: str, tmp_path: Path, place: dict[str, Any]) -> None:
+    """Where it is durable: what was acknowledged does not come again, all else does, once."""
+    durable = {} if kind in ("durable", "file") else {"durable": True}
+
+    async def act() -> None:
+        got: list[bytes] = []
+        async with opened(kind, tmp_path, **durable, **place) as line:
+            for round_ in range(4):
+                first = 300 * round_ + 1
+                writing = asyncio.create_task(write(line, numbered(first, 300)))
+                got += await line.read(200 if round_ else 100)
+                await writing
+                await line.kill()
+                await line.open()
+            got += await line.read(1200 - len(got))
+        assert got == numbered(1, 1200)
+
+    run(act)
+
+
+@owed("reconnect")
+def test_connections_that_are_cut_lose_and_double_nothing(kind: str, tmp_path: Path, place: dict[str, Any]) -> None:
+    cuts = [
+        Fault(what, way, bytes_)
+        for what in (What.RESET, What.FINISH)
+        for way, bytes_ in ((Way.FORTH, 900), (Way.BACK, 10))
+    ]
+
+    async def act(server: NatsServer | None = None) -> None:
+        with Proxy(0) as proxy:
+            if place:
+                proxy.target = int(place["url"].rpartition(":")[2])
+                more: dict[str, Any] = {"url": f"nats://127.0.0.1:{proxy.port}"}
+            else:
+                more = {"through": proxy.port}
+            async with opened(kind, tmp_path, **more) as line:
+                if not place:
+                    proxy.target = line.port
+                writing = asyncio.create_task(_write_on(line))
+                got: list[bytes] = await line.read(10)
+                making = asyncio.create_task(asyncio.to_thread(lambda: [proxy.make(cut) for cut in cuts]))
+                while not making.done():
+                    got += await line.read(10)
+                await making
+                got += await line.read(100)
+                writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+        assert got == numbered(0, len(got))
+        assert proxy.connections > len(cuts)
+
+    run(act)
+
+
+async def _write_on(line: Line) -> None:
+    """For as long as it takes."""
+    number = 0
+    while True:
+        await line.write(numbered(number, 10))
+        number += 10
+        await asyncio.sleep(0.001)
+
+
+def test_what_they_cannot_do_is_documented() -> None:
+    page = (PROJECT / "docs" / "network.md").read_text()
+    for (kind, obligation), reason in EXCEPTIONS.items():
+        row = next((each for each in page.splitlines() if each.startswith(f"| `{kind}` | {obligation} |")), "")
+        assert reason in row, f"docs/network.md does not say that {kind} has no {obligation}: {reason}"
