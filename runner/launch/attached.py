@@ -150,7 +150,7 @@ class AttachedHandle(Handle):
         timer = asyncio.get_running_loop().call_later(_SAY_WAIT_AFTER_S, say)
         if self.standby:
             timer.cancel()
-        asked = self._asked = self._bridge.ask()
+        asked = self._asked = self._bridge.ask(standby=self.standby)
         try:
             seat = await asked
         except asyncio.CancelledError:

@@ -122,8 +122,11 @@ class Bridge:
         """Whether a container that was here is away."""
         return len(self.seats) < self._expected
 
-    def ask(self) -> asyncio.Future[Seat]:
-        """A future of a free seat; to be cancelled, or given to `withdraw`, by who does not want it any more."""
+    def ask(self, *, standby: bool) -> asyncio.Future[Seat]:
+        """A future of a free seat; to be cancelled, or given to `withdraw`, by who does not want it any more.
+
+        Who stands by gets one after all who are missed.
+        """
         future: asyncio.Future[Seat] = self._loop.create_future()
         while self._free and not future.done():
             seat = self._free.popleft()
@@ -131,7 +134,7 @@ class Bridge:
                 seat.taken = True
                 future.set_result(seat)
         if not future.done():
-            self._waiters.append(future)
+            (self._waiters.append if standby else self._waiters.appendleft)(future)
         return future
 
     def withdraw(self, future: asyncio.Future[Seat]) -> None:

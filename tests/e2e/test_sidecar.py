@@ -251,12 +251,6 @@ def test_a_replica_without_a_container_is_waited_for(tmp_path: Path) -> None:
         assert (tmp_path / "out").read_bytes() == sent(COUNT)
 
 
-def elsewhere(tmp_path: Path) -> Connector:
-    """The command in a folder of its own, beside one that runs."""
-    (tmp_path / "elsewhere").mkdir(exist_ok=True)
-    return Connector(tmp_path / "elsewhere")
-
-
 def test_replicas_that_never_had_a_container_are_not_missed(tmp_path: Path) -> None:
     with Sidecar(tmp_path, three(tmp_path, replicas=8)) as sidecar:
         sidecar.begin()
@@ -266,6 +260,12 @@ def test_replicas_that_never_had_a_container_are_not_missed(tmp_path: Path) -> N
         assert (tmp_path / "out").read_bytes() == sent(COUNT)
         assert "waiting for a container" not in result.output
         assert result.output.count("stopped (nothing is left for it)") == 6
+
+
+def elsewhere(tmp_path: Path) -> Connector:
+    """The command in a folder of its own, beside one that runs."""
+    (tmp_path / "elsewhere").mkdir(exist_ok=True)
+    return Connector(tmp_path / "elsewhere")
 
 
 def test_a_second_sidecar_is_refused(tmp_path: Path) -> None:
