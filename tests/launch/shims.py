@@ -16,6 +16,8 @@ from runner.launch.base import LaunchContext
 from runner.spec.model import Processor
 
 DEADLINE_S = 20.0
+PLACE = "CONNECTOR_TEST_PLACE"
+"""Where bridge folders are, for one that will be killed before it can remove them; short."""
 
 
 _LIBC = ctypes.CDLL(None)
@@ -30,7 +32,7 @@ class Shims:
     """Bridge folders in a place of their own, and the shims that were started for them."""
 
     def __init__(self) -> None:
-        self._place = tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp")
+        self._place = tempfile.TemporaryDirectory(prefix="ct-", dir=os.environ.get(PLACE, "/tmp"))
         self.path = Path(self._place.name)
         self.all: list[subprocess.Popen[bytes]] = []
 
