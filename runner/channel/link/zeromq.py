@@ -67,11 +67,11 @@ class _Dealer(Connection):
     async def receive(self) -> Buffer:
         """See `Connection`."""
         self._check_open()
-        (frame,) = await self._unless_closed(self._socket.recv_multipart())
-        if frame == _CLOSE:
-            self._down("it has closed the connection")
+        frames = await self._unless_closed(self._socket.recv_multipart())
+        if len(frames) != 1 or frames[0] == _CLOSE:
+            self._down("it sends what is no frame" if len(frames) != 1 else "it has closed the connection")
             raise DownError(self._why or "")
-        return frame
+        return frames[0]
 
     def _check_open(self) -> None:
         if self._why is not None:
