@@ -142,10 +142,10 @@ class _Flow:
 class Proxy:
     """Listens at `port`, and joins each connection to the port `target`. Use as a context manager."""
 
-    def __init__(self, target: int, bytes_per_s: float = 0.0, *, to_server: bool = False) -> None:
+    def __init__(self, target: int, bytes_per_s: float = 0.0, *, listener_keeps: bool = False) -> None:
         self.target = target
-        self.to_server = to_server
-        """Who listens is no runner: how long it keeps a dead connection is its own business."""
+        self.listener_keeps = listener_keeps
+        """Who listens keeps a dead connection as long as it likes, or finds out by asking our kernel, which answers."""
         self.bytes_per_s = bytes_per_s
         """Never more than this goes forth; 0: as much as can."""
         self.port = 0
@@ -364,7 +364,7 @@ class Proxy:
         limit_s = fault.for_s if fault.what is What.CORRUPT else _GONE_LIMIT_S
         try:
             async with asyncio.timeout(limit_s):
-                await (link.let_go if self.to_server else link.over).wait()
+                await (link.let_go if self.listener_keeps else link.over).wait()
         except TimeoutError:
             if fault.what is not What.CORRUPT:
                 raise AssertionError(f"an end still holds its connection after {limit_s} s: {fault}") from None

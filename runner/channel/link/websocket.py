@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,19 @@ def _said(message: Any, code: int | None) -> str:
     return "it has closed the connection"
 
 
+def _logger() -> logging.Logger:
+    """Says what aiohttp says, but for requests that are none: whoever comes by could fill the log with tracebacks."""
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+    logger = logging.Logger("runner.channel.link.websocket")  # noqa: LOG001 - its filter is for this listener
+    logger.parent = logging.getLogger("aiohttp.server")
+    logger.addFilter(is_ours)
+    return logger
+
+
 class _Silent:
     """Connections over which no request has come yet, for which aiohttp itself would wait for ever."""
 
@@ -218,7 +232,7 @@ class WebsocketTransport(Transport):
             )
             try:
                 await websocket.prepare(request)
-            except (ConnectionError, UnicodeError):  # it is gone already; aiohttp cannot quote a strange header
+            except (ConnectionError, ValueError):  # it is gone already; a header is no text
                 return web.Response(status=400)
             connection = WebsocketConnection(websocket, str(request.remote), None)
             self._open += 1
@@ -231,7 +245,9 @@ class WebsocketTransport(Transport):
 
         application = web.Application()
         application.router.add_get(self._network.path, handle)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
+        runner = web.AppRunner(
+            application, access_log=None, logger=_logger(), handle_signals=False, shutdown_timeout=_CLOSE_S
+        )
         await runner.setup()
         serving = runner.server
         assert serving is not None
