@@ -122,9 +122,13 @@ class Peer(ABC):
             self.take(frame)
 
     async def _beat(self, connection: Connection) -> None:
-        """Close a connection that is silent: a cut cable says nothing."""
+        """Close a connection that is silent: a cut cable says nothing. Part of a frame is not silence."""
+        before = connection.progress()
         while True:
             await asyncio.sleep(self.timing.beat_s)
+            progress = connection.progress()
+            if progress != before:
+                before, self._heard_s = progress, self._clock()
             silent_s = self._clock() - self._heard_s
             if silent_s > self.timing.silent_s:
                 why = f"nothing was heard of it for {silent_s:.0f} s"

@@ -8,8 +8,11 @@ is waited for to have all (SO_RCVLOWAT, socket(7)), so that it comes in one piec
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
+import termios
+from array import array
 from collections import deque
 
 from runner.channel.link.reasons import named, reason
@@ -42,6 +45,7 @@ class SocketConnection(Connection):
         self._missing = 0
         """Of a long frame: what has come, and how much has not."""
         self._expected = 1
+        self._received_bytes = 0
         self._frames: deque[Buffer] = deque()
         self._waiting_bytes = 0
         self._reading = True
@@ -77,6 +81,7 @@ class SocketConnection(Connection):
         if not chunk:
             self.close("it has closed the connection")
             return
+        self._received_bytes += len(chunk)
         over = len(chunk) - self._missing
         if over > 0:
             self._view[:over] = chunk[self._missing :]
@@ -94,6 +99,7 @@ class SocketConnection(Connection):
         if not count:
             self.close("it has closed the connection")
             return
+        self._received_bytes += count
         self._filled += count
         self._look_bytes = _SHORT_BYTES
         self._filled = self._after_frames()
@@ -155,6 +161,14 @@ class SocketConnection(Connection):
             self._reading = True
             self._loop.add_reader(self._descriptor, self._readable)
         return frame
+
+    def progress(self) -> int:
+        """See `Connection`: what waits in the socket counts."""
+        if self._why is not None:
+            return self._received_bytes
+        waiting = array("i", [0])
+        fcntl.ioctl(self._descriptor, termios.FIONREAD, waiting)
+        return self._received_bytes + waiting[0]
 
     # -- what is sent
 

@@ -32,6 +32,7 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
         self._buffer = bytearray(_READ_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
+        self._received_bytes = 0
         self._large: bytearray | None = None
         """A frame that is longer than the buffer, as far as it has come: `_filled` bytes."""
         self._frames: deque[bytes] = deque()
@@ -64,6 +65,7 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
 
     def buffer_updated(self, nbytes: int) -> None:
         """See asyncio."""
+        self._received_bytes += nbytes
         self._filled += nbytes
         if self._large is None:
             self._cut()
@@ -151,6 +153,10 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
             self._reading = True
             self._transport.resume_reading()
         return frame
+
+    def progress(self) -> int:
+        """See `Connection`."""
+        return self._received_bytes
 
     def close(self, why: str) -> None:
         """See `Connection`."""

@@ -41,6 +41,10 @@ class Connection(ABC):
     async def receive(self) -> Buffer:
         """The next frame. Whoever gets it may keep it. Raises DownError."""
 
+    def progress(self) -> int:
+        """A number that changes while bytes come, also those of a frame that is not whole; always 0: nobody knows."""
+        return 0
+
     @abstractmethod
     def close(self, why: str) -> None:
         """Close it at once: what is not sent is lost; `send` and `receive` raise DownError with `why` from now on.

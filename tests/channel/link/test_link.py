@@ -61,6 +61,30 @@ def test_faults_lose_and_double_nothing(kind: str, writer_listens: bool) -> None
         assert any("corrupt" in text for text in left.told.warned + right.told.warned)
 
 
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_frame_that_comes_slowly_is_not_silence(comes: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act() -> None:
+        beats = 0
+
+        def progress(_half: Half) -> int:
+            nonlocal beats
+            beats += 1
+            return beats if comes else 0
+
+        monkeypatch.setattr(Half, "progress", progress)
+        wire = Wire(lambda number: "hang" if number > 4 else "")
+        right = End("reader", wire, listens=True)
+        left = End("writer", wire, listens=False)
+        await left.write(1, 100)
+        await until(lambda: wire.faults > 0)
+        first, until_beat = wire.connections[0], beats + 20  # each side looks every 0.05 s, and 0.2 s are silence
+        await until(lambda: beats > until_beat or first.why is not None)
+        assert (first.why is None) == comes
+        await asyncio.gather(left.kill(), right.kill())
+
+    asyncio.run(act())
+
+
 def test_frames_that_come_together_are_answered_together() -> None:
     sent: dict[int, int] = {}
 

@@ -134,3 +134,21 @@ def test_a_send_that_waits_hears_of_the_end() -> None:
                 await sending
 
     asyncio.run(act())
+
+
+def test_part_of_a_frame_is_progress() -> None:
+    async def act() -> None:
+        loop = asyncio.get_running_loop()
+        async with joined() as (connection, bare):
+            frame = framed(bytes(900_000))
+            seen = {connection.progress()}
+            for start in range(0, 900_000, 100_000):
+                await loop.sock_sendall(bare, frame[start : start + 100_000])
+                while connection.progress() < start + 100_000:
+                    await loop.run_in_executor(None, lambda: None)
+                seen.add(connection.progress())
+            assert len(seen) == 10
+            await loop.sock_sendall(bare, frame[900_000:])
+            assert len(await connection.receive()) == 900_000
+
+    asyncio.run(act())
