@@ -35,7 +35,7 @@ LABEL org.opencontainers.image.title="Connector runner" \
       org.opencontainers.image.base.name="docker.io/library/python:3.13-slim-trixie"
 RUN groupadd --gid 65532 connector \
  && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin connector \
- && install --directory --owner 65532 --group 65532 /state /bridges
+ && install --directory --owner 65532 --group 65532 /state /bridges /shim
 COPY --from=build /opt/connector /opt/connector
 COPY images/runner/health.toml /usr/share/connector/health.toml
 ENV PATH=/opt/connector/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \

@@ -50,7 +50,8 @@ class Wanted:
         flags = {"--quiet": self.quiet, "--fresh": self.fresh, "--locked": self.locked}
         words = [f"{name}={value}" for name, value in valued.items() if value is not None]
         words += [name for name, given in flags.items() if given]
-        return [sys.executable, "-m", "runner", "run", *words, "--", str(self.file)]
+        # -P: a folder called `runner` where we are is not this program
+        return [sys.executable, "-P", "-m", "runner", "run", *words, "--", str(self.file)]
 
 
 def run_all(loaded: LoadedPipeline, wanted: Wanted) -> int:

@@ -74,13 +74,13 @@ def command(
         from runner.cli.parts import Wanted, run_all
 
         return run_all(loaded, Wanted(file, report, log_format, home, state_dir, quiet, fresh, locked))
-    pipeline = loaded.pipeline
+    pipeline = part(loaded.pipeline, runner)
     if locked:
         from runner.pack.lock import locked as as_locked
 
-        pipeline = as_locked(file, pipeline)
+        elsewhere = loaded.pipeline.processors.keys() - pipeline.processors.keys()
+        pipeline = as_locked(file, pipeline, elsewhere=elsewhere)
     bus = Bus()
-    pipeline = part(pipeline, runner)
     run = Run(pipeline, bus, exclusive=True, state_folder=state_folder(pipeline, state_dir), fresh=fresh)
     return carry_out(run, loaded.warnings, report, log_format=log_format, quiet=quiet)
 
@@ -160,8 +160,8 @@ class _Session:
             return EXIT_BUG
         if report.status is RunStatus.COMPLETED:
             return EXIT_COMPLETED
-        if report.status is RunStatus.STOPPED and self._signal is not None:
-            return EXIT_SIGNAL_BASE + self._signal
+        if report.status is RunStatus.STOPPED:
+            return EXIT_SIGNAL_BASE + (self._signal or signal.SIGTERM)  # its containers were stopped, not itself
         return EXIT_FAILED
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,9 @@ import click
 from runner.cli.run import carry_out
 from runner.errors import EXIT_COMPLETED, EXIT_FAILED, RunnerError
 from runner.events import Bus
+from runner.health import DEFAULT
+from runner.launch.attached_folder import AttachedFolder
+from runner.launch.shim.locate import shim_path
 from runner.observe.health_page import HealthPage, address_of, check
 from runner.plan.part import part
 from runner.spec.changes import read_changes
@@ -21,7 +25,7 @@ from runner.supervise.run import Run
 from runner.supervise.state import state_folder
 
 BRIDGES = Path("/bridges")
-HEALTH = "127.0.0.1:8099"
+HEALTH = DEFAULT
 FILE = Path("pipeline.toml")
 
 
@@ -64,6 +68,11 @@ class _Sidecar(click.Command):
     help="Where the folders are that the containers of the processors are shown (default: /bridges).",
 )
 @click.option(
+    "--shim-dir",
+    type=click.Path(path_type=Path),
+    help="Put the shim here as well: a folder that outlives the bridges, from which containers start.",
+)
+@click.option(
     "--state-dir",
     type=click.Path(path_type=Path),
     envvar="CONNECTOR_STATE_DIR",
@@ -75,6 +84,12 @@ class _Sidecar(click.Command):
     envvar="CONNECTOR_HEALTH",
     default=HEALTH,
     help=f'Where /health and /ready are answered (default: {HEALTH}), or "off".',
+)
+@click.option(
+    "--logs",
+    type=click.Choice(["here", "containers"]),
+    default="here",
+    help="Where what programs log is shown: in this log, or each in that of its own container.",
 )
 @click.option("--check-health", is_flag=True, help="Ask the runner at --health: exit 0 when it is well, else 1.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the run's account to this file, as JSON.")
@@ -89,10 +104,12 @@ def command(
     runner: str | None,
     changes: Path | None,
     bridges: Path,
+    shim_dir: Path | None,
     state_dir: Path | None,
     health: str,
     report: Path | None,
     log_format: Literal["text", "json"],
+    logs: Literal["here", "containers"],
     check_health: bool,
     quiet: bool,
     fresh: bool,
@@ -116,9 +133,20 @@ def command(
     else:
         laid_over = None if changes is None else read_changes(changes)
         loaded = load_file(found, home=Home.ATTACHED, runner=runner, changes=laid_over)
+    if shim_dir is not None:
+        with contextlib.closing(AttachedFolder(shim_dir)) as folder_of_shim:
+            folder_of_shim.install(shim_path())
     pipeline = part(loaded.pipeline, runner)
     folder = state_folder(pipeline, state_dir)
-    run = Run(pipeline, Bus(), exclusive=True, state_folder=folder, fresh=fresh, bridges=bridges)
+    run = Run(
+        pipeline,
+        Bus(),
+        exclusive=True,
+        state_folder=folder,
+        fresh=fresh,
+        bridges=bridges,
+        own_logs=logs == "containers",
+    )
     return carry_out(run, loaded.warnings, report, log_format=log_format, quiet=quiet, beside=_page(run, health))
 
 

@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runner.errors import RunnerError
+from runner.errors import CodecError, RunnerError
+from runner.units import format_count
 
 Buffer = bytes | memoryview
 
@@ -84,6 +85,17 @@ class Codec(ABC):
     @abstractmethod
     def decoder(self, max_message_bytes: int) -> Decoder:
         """A fresh decoder for one stream."""
+
+    def whole(self, data: Buffer, max_message_bytes: int) -> Batch:
+        """`data`, which is whole framed messages and nothing else, as a batch.
+
+        Raises CodecError where it is not. The bytes may be shared: they are never changed after this.
+        """
+        decoder = self.decoder(max_message_bytes)
+        batch = decoder.feed(bytes(data))
+        if decoder.pending_bytes:
+            raise CodecError(f"{format_count(decoder.pending_bytes, 'byte')} are no whole message")
+        return batch
 
     @abstractmethod
     def encode(self, payload: Buffer) -> bytes:

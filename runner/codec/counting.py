@@ -12,15 +12,19 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-Count = Callable[[bytes, bytes], int]
+from runner.codec.address import at_address
+from runner.codec.base import Buffer
+
+Count = Callable[[Buffer, bytes], int]
 """(data, one byte) to how often it is there."""
 
 _WORTH_A_CALL_BYTES = 2048
 LIBRARY = Path(__file__).parent / "bin" / f"count-{platform.machine()}.so"
 
 
-def count_in_python(data: bytes, delimiter: bytes) -> int:
+def count_in_python(data: Buffer, delimiter: bytes) -> int:
     """Without the library: the `replace` way where it is the quicker one, which is for all but very short messages."""
+    data = bytes(data)
     if len(data) < _WORTH_A_CALL_BYTES or data.find(delimiter) < 32:
         return data.count(delimiter)
     return len(data) - len(data.replace(delimiter, b""))
@@ -33,13 +37,15 @@ def _load() -> Count | None:
     except (OSError, AttributeError):
         return None
     function.restype = ctypes.c_size_t
-    function.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_ubyte)
+    function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_ubyte)
 
-    def count_in_c(data: bytes, delimiter: bytes) -> int:
+    def count_in_c(data: Buffer, delimiter: bytes) -> int:
         if len(data) < _WORTH_A_CALL_BYTES:
-            return data.count(delimiter)
-        counted: int = function(data, len(data), delimiter[0])
-        return counted
+            return bytes(data).count(delimiter)
+        if isinstance(data, bytes):
+            counted: int = function(data, len(data), delimiter[0])
+            return counted
+        return at_address(function, data, delimiter[0])
 
     return count_in_c
 

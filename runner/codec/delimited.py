@@ -32,6 +32,12 @@ class DelimitedCodec(Codec):
         """A fresh decoder for one stream."""
         return DelimitedDecoder(self.delimiter, max_message_bytes)
 
+    def whole(self, data: Buffer, max_message_bytes: int) -> Batch:
+        """`data` as a batch, not copied. Raises CodecError where it is not whole messages."""
+        if len(data) > max_message_bytes or data[-1:] != self.delimiter:
+            return super().whole(data, max_message_bytes)
+        return Batch((data,), count_byte(data, self.delimiter), len(data))
+
     def encode(self, payload: Buffer) -> bytes:
         """`payload` and the delimiter. Raises CodecError when the delimiter is inside of `payload`."""
         data = bytes(payload)
@@ -102,7 +108,7 @@ class DelimitedCodec(Codec):
         return count
 
     def _count_in(self, part: Buffer, start: int, stop: int) -> int:
-        return count_byte(bytes(part[start:stop]), self.delimiter)
+        return count_byte(memoryview(part)[start:stop], self.delimiter)
 
     def _last_end(self, batch: Batch, stop: int) -> int:
         """The end of the last message that ends at or before `stop`; 0 when there is none."""

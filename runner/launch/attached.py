@@ -13,10 +13,11 @@ import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from runner.errors import BugError, LaunchError, MachineError
 from runner.events import Exited, WaitChanged, Warned
-from runner.launch.attached_folder import SOCKET, AttachedFolder
+from runner.launch.attached_folder import AttachedFolder
 from runner.launch.base import FROM_INSIDE, Handle, LaunchContext, Launcher, LaunchRequest, ShimLostError
 from runner.launch.peer import seen_from_here
 from runner.launch.pipes import open_to
@@ -24,7 +25,6 @@ from runner.launch.seats import Bridge, Seat
 from runner.launch.shim.locate import shim_path
 from runner.launch.shim_client import Job
 from runner.spec.model import Processor
-from runner.units import format_count
 
 _SAY_WAIT_AFTER_S = 2.0
 _LONGEST_START_S = 60.0
@@ -85,6 +85,10 @@ class AttachedHandle(Handle):
         self._ending = asyncio.create_task(_end(seat))
         return seen_from_here(seat.pid, inside)
 
+    def write_log(self, text: str) -> bool:
+        """See `Handle`."""
+        return self._launcher.context.own_logs and self._seat is not None and self._seat.write_log(text)
+
     async def exited(self) -> Exited:
         """See `Handle`."""
         if self._ending is None:
@@ -134,6 +138,7 @@ class AttachedHandle(Handle):
     async def _seated(self) -> Seat:
         """A container for it; says what it waits for where none is there."""
         name = self._spec.name
+        self.standby = self._replica > 1 and not self._had_one
         self.waiting = f"waiting for a container of `{name}`" + (" (docker start?)" if self._had_one else "")
         said = False
 
@@ -143,7 +148,9 @@ class AttachedHandle(Handle):
             self._launcher.context.notify(WaitChanged(processor=name, replica=self._replica, cause=self.waiting))
 
         timer = asyncio.get_running_loop().call_later(_SAY_WAIT_AFTER_S, say)
-        asked = self._asked = self._bridge.ask()
+        if self.standby:
+            timer.cancel()
+        asked = self._asked = self._bridge.ask(standby=self.standby)
         try:
             seat = await asked
         except asyncio.CancelledError:
@@ -205,7 +212,7 @@ class AttachedLauncher(Launcher):
         self.context = context
         self._bridges: dict[str, Bridge] = {}
         self._handles: list[AttachedHandle] = []
-        self._crowded: set[str] = set()
+        self._told: set[tuple[str, str]] = set()
         self._came = asyncio.Event()
         self._together: asyncio.TimerHandle | None = None
 
@@ -226,7 +233,7 @@ class AttachedLauncher(Launcher):
                     spec.replicas,
                     on_asked=self._container_asked,
                     on_come=self._came.set,
-                    on_crowd=lambda spec=spec: self._crowd(spec),  # type: ignore[misc]
+                    on_misfit=partial(self._misfit, spec.name),
                 )
             except BaseException:
                 folder.close()
@@ -262,7 +269,12 @@ class AttachedLauncher(Launcher):
         self._together = asyncio.get_running_loop().call_later(_TOGETHER_S, self._judge_stop)
 
     def _judge_stop(self) -> None:
-        """All that work are asked to stop: the run is stopped in order. Else those that are asked leave it."""
+        """All that work are asked to stop: the run is stopped in order. Else those that are asked leave it.
+
+        In a run that is being stopped anyway they have its end to wait for.
+        """
+        if self.context.stopping():
+            return
         seats = [seat for bridge in self._bridges.values() for seat in bridge.seats]
         working = [seat for seat in seats if seat.taken]
         if working and all(seat.asked for seat in working):
@@ -272,13 +284,11 @@ class AttachedLauncher(Launcher):
             if seat.asked and not seat.leaving:
                 seat.leave()
 
-    def _crowd(self, spec: Processor) -> None:
-        if spec.name in self._crowded:
-            return
-        self._crowded.add(spec.name)
-        path = self.context.bridges / spec.name / SOCKET if self.context.bridges is not None else SOCKET
-        text = f"far more shims connect at {path} than it has instances ({format_count(spec.replicas, 'replica')})"
-        self.context.notify(Warned(message=f"{text}: the rest are turned away", processor=spec.name))
+    def _misfit(self, processor: str, text: str) -> None:
+        """Somebody was turned away; the same of the same processor is said once."""
+        if (processor, text) not in self._told:
+            self._told.add((processor, text))
+            self.context.notify(Warned(message=text, processor=processor))
 
 
 async def _end(seat: Seat) -> Exited:

@@ -221,10 +221,13 @@ class ShimConnection:
             return
         except OSError:
             packet = b""
-        if packet:
-            self._handle(packet)
-        else:
-            self._lose()
+        try:
+            if packet:
+                self._handle(packet)
+            else:
+                self._lose()
+        except (struct.error, OverflowError):
+            self._lose()  # that is no shim: a program may connect at the socket of its own container
 
     def _handle(self, packet: bytes) -> None:
         kind, body = packet[:1], packet[1:]

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from runner import health
 from runner.errors import EXIT_USAGE, MachineError, RunnerError
 from runner.supervise.run import Run
 
 MOST_CONNECTIONS = 16
 MOST_REQUEST_BYTES = 8 << 10
 REQUEST_S = 5.0
-_LONGEST_CHECK_S = 5.0
 _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 
 
@@ -147,16 +147,4 @@ def _response(status: int, body: dict[str, Any], *, head_only: bool = False) -> 
 
 def check(address: Address) -> str | None:
     """Ask a runner for its health: None when it is well, else why not."""
-    import http.client
-
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - where others listen
-    connection = http.client.HTTPConnection(host, address.port, timeout=_LONGEST_CHECK_S)
-    try:
-        connection.request("GET", "/health")
-        response = connection.getresponse()
-        response.read(MOST_REQUEST_BYTES)
-    except (OSError, http.client.HTTPException) as error:
-        return f"nobody answers at {address}: {error}"
-    finally:
-        connection.close()
-    return None if response.status == 200 else f"it is getting ready (HTTP status {response.status})"
+    return health.check(address.host, address.port)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Self
 
@@ -62,21 +62,23 @@ def make_lock(file: Path) -> Lock:
     return Lock(VERSION, pipeline.name, _this_runner(), found)
 
 
-def locked(file: Path, pipeline: Pipeline) -> Pipeline:
+def locked(file: Path, pipeline: Pipeline, *, elsewhere: Collection[str] = ()) -> Pipeline:
     """`pipeline`, which was loaded from `file`, held to its lock: images by their digest or id, none fetched.
+
+    `elsewhere` are the processors that other runners have: nothing of theirs is looked at.
 
     Raises LockError with every difference, or why the lock cannot be used, and SpecError for a damaged one.
     """
     path = lock_path(file)
     lock = read_lock(path)
-    differences = verify(lock, pipeline)
+    differences = verify(lock, pipeline, elsewhere=elsewhere)
     if differences:
         lines = [f"this is not what {path} was written for:", *(f"  {each}" for each in differences)]
         raise LockError("\n".join([*lines, f"  where that is meant to be so: connector lock {file}"]))
     return _pinned(lock, pipeline)
 
 
-def verify(lock: Lock, pipeline: Pipeline) -> list[Difference]:
+def verify(lock: Lock, pipeline: Pipeline, *, elsewhere: Collection[str] = ()) -> list[Difference]:
     """Everything that differs from `lock` in what `pipeline` would run here, in the homes that it has."""
     found = _runner_differences(lock.runner, _this_runner())
     with _Looker(pipeline.folder, os.environ) as look:
@@ -92,7 +94,7 @@ def verify(lock: Lock, pipeline: Pipeline) -> list[Difference]:
                 raise
             except RunnerError as error:
                 found.append(Difference(where, error.what, error.remedy or "lock again"))
-    gone = sorted(lock.processors.keys() - pipeline.processors.keys())
+    gone = sorted(lock.processors.keys() - {*pipeline.processors, *elsewhere})
     found += [Difference(f"processors.{name}", "is in the lock only", "lock again, or put it back") for name in gone]
     return found
 

@@ -87,7 +87,7 @@ def network_of(
         keys=keys,
         token=token,
         insecure=document.insecure,
-        end="never" if document.end is UNSET else document.end,
+        end=_end(scope, document, kind, listens=binds == "reader", reads_here=reads_here) if plain else "never",
         servers=place.servers,
         subject=None if document.subject is UNSET else document.subject,
         stream=None if document.stream is UNSET else document.stream,
@@ -107,6 +107,21 @@ def _plain(scope: Scope, document: ChannelDocument) -> bool:
     if not plain and document.end is not UNSET:
         scope.error(("end",), "another runner says itself when it has ended", 'leave it out, or write peer = "plain"')
     return plain
+
+
+def _end(
+    scope: Scope, document: ChannelDocument, kind: str, *, listens: bool, reads_here: bool
+) -> Literal["never", "close"]:
+    """What ends the channel: only who sends over a connection can end it."""
+    if document.end is UNSET or document.end == "never":
+        return "never"
+    if not reads_here:
+        scope.error(("end",), "is for a channel that is read here; its writers end this one", "leave it out", at="key")
+    elif kind in {"zeromq", "nats"}:
+        scope.error(("end",), f"nobody is told over {kind} that a peer has ended", 'write "never"')
+    elif kind == "http" and listens:
+        scope.error(("end",), "a request that has ended says nothing of those that come", 'write "never"')
+    return document.end
 
 
 def _binds(scope: Scope, document: ChannelDocument, *, plain: bool, reads_here: bool) -> Literal["reader", "writer"]:

@@ -20,7 +20,15 @@ _EXACTLY_ONE = {
     "ReadyDocument": ("line", *_PROBES),
     "LiveDocument": _PROBES,
 }
+_GOES_WITH = {("ProcessorDocument", "command"): "image"}
+"""A key that does not count where the other one is there: an image may have a command."""
 _AT_LEAST_ONE = {"ProcessorFile": ("command", "image")}
+
+
+def _there(struct: str, key: str) -> dict[str, Any]:
+    """What a table fits that has `key`."""
+    other = _GOES_WITH.get((struct, key))
+    return {"required": [key]} | ({} if other is None else {"not": {"required": [other]}})
 
 
 def pipeline_schema() -> dict[str, Any]:
@@ -39,7 +47,7 @@ def _schema(struct: type[Struct], title: str) -> dict[str, Any]:
     for name, definition in definitions.items():
         for keys, rule in ((_EXACTLY_ONE.get(name), "oneOf"), (_AT_LEAST_ONE.get(name), "anyOf")):
             if keys:
-                definition[rule] = [{"required": [key]} for key in keys]
+                definition[rule] = [_there(name, key) for key in keys]
         definition["title"] = name.removesuffix("Document")
         definition["properties"] = {key: _with_names(inner) for key, inner in definition["properties"].items()}
     whole = {

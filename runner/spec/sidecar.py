@@ -22,6 +22,7 @@ from runner.spec.load import LoadedPipeline, load_source
 from runner.spec.model import Home
 from runner.spec.reading import read_source
 from runner.spec.scanner import Path as Words
+from runner.spec.words import nearest
 
 NAME = "sidecar"
 PROCESSOR = "program"
@@ -53,6 +54,9 @@ VARIABLES: dict[str, Words] = {
     "CONNECTOR_NETWORK": ("network",),
 }
 """What may be said by the environment, beside CONNECTOR_READS and CONNECTOR_WRITES (and CONNECTOR_READS_PORT)."""
+_PREFIX = "CONNECTOR_"
+_GIVEN = {"CONNECTOR_PIPELINE", "CONNECTOR_INSTANCE", "CONNECTOR_ATTEMPT", "CONNECTOR_RUN", "CONNECTOR_WRITTEN"}
+"""What a runner gives its programs, of which one may be a sidecar."""
 _SIDES = ("reads", "writes")
 _OWN = {"name", "drain", "processor", *_SIDES}
 _KINDS = {
@@ -83,6 +87,17 @@ _QUERY = ("channel", "listen", "insecure", *_CHANNEL, *_TLS)
 _LONGEST_NAME = 63
 
 
+_OTHERS = (
+    "CONNECTOR_FILE",
+    "CONNECTOR_CONFIG",
+    "CONNECTOR_RUNNER",
+    "CONNECTOR_BRIDGES",
+    "CONNECTOR_STATE_DIR",
+    "CONNECTOR_HEALTH",
+)
+"""What the command itself looks at."""
+
+
 class Said(Struct, frozen=True):
     """What was said, as the words of a sidecar.toml. `variables`: which of them came from which variable."""
 
@@ -92,7 +107,11 @@ class Said(Struct, frozen=True):
 
 
 def from_environment(env: Mapping[str, str], folder: Path) -> Said:
-    """The words that variables say; relative paths start from `folder`. Raises SpecError for a broken list."""
+    """The words that variables say; relative paths start from `folder`.
+
+    Raises SpecError for a variable that is nearly one of ours, and for a broken list.
+    """
+    _refuse_misspelled(env)
     data: dict[str, Any] = {}
     variables: dict[Words, str] = {}
     for variable, words in sorted(_said_by(env)):
@@ -103,6 +122,23 @@ def from_environment(env: Mapping[str, str], folder: Path) -> Said:
         table[words[-1]] = _value(words, text)
         variables[words] = variable
     return Said(Source("the environment", data), folder, variables)
+
+
+def _refuse_misspelled(env: Mapping[str, str]) -> None:
+    """Others may have variables of that kind, as Kubernetes has for a service of the name; so only near misses."""
+    known = (*VARIABLES, *_OTHERS, "CONNECTOR_READS", "CONNECTOR_WRITES")
+    ends = [each.removeprefix(_PREFIX) for each in known]  # what they all begin with makes everything near
+    problems = []
+    for variable in env:
+        if not variable.startswith(_PREFIX) or variable in known or variable in _GIVEN:
+            continue
+        if variable.startswith(("CONNECTOR_READS_", "CONNECTOR_WRITES_", "CONNECTOR_PARAM_", "CONNECTOR_TEST_")):
+            continue
+        close = nearest(variable.removeprefix(_PREFIX), ends)
+        if close is not None:
+            problems.append(Problem("error", "means nothing", "", f"did you mean {_PREFIX}{close}?", variable))
+    if problems:
+        raise SpecError(tuple(problems))
 
 
 def _value(words: Words, text: str) -> Any:

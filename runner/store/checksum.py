@@ -1,7 +1,7 @@
 """CRC-32, the same as zlib's: every byte of a durable channel goes through it, so C does it where that was built.
 
-Measured for 256 KiB in the cache (AMD EPYC), GB/s: zlib 1.2.13 3, this 8. In a chain of durable channels zlib's was a
-fifth of the runner's time.
+Measured for 256 KiB in the cache (AMD EPYC), GB/s: zlib 1.2.13 3.5, this 11, and 18 where the processor multiplies 32
+bytes at once. In a chain of durable channels zlib's was a fifth of the runner's time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from runner.codec.address import at_address
 from runner.codec.base import Buffer
 
 Checksum = Callable[[Buffer, int], int]
@@ -21,24 +22,6 @@ LIBRARY = Path(__file__).parent / "bin" / f"checksum-{platform.machine()}.so"
 _WORTH_A_CALL_BYTES = 1024
 _CAPABILITIES = 16
 """AT_HWCAP of getauxval(3)."""
-
-
-class _View(ctypes.Structure):
-    """A Py_buffer, in the stable interface since Python 3.11."""
-
-    _fields_ = (
-        ("buf", ctypes.c_void_p),
-        ("obj", ctypes.c_void_p),
-        ("len", ctypes.c_ssize_t),
-        ("itemsize", ctypes.c_ssize_t),
-        ("readonly", ctypes.c_int),
-        ("ndim", ctypes.c_int),
-        ("format", ctypes.c_char_p),
-        ("shape", ctypes.c_void_p),
-        ("strides", ctypes.c_void_p),
-        ("suboffsets", ctypes.c_void_p),
-        ("internal", ctypes.c_void_p),
-    )
 
 
 def load(library: Path) -> Checksum | None:
@@ -54,20 +37,11 @@ def load(library: Path) -> Checksum | None:
     capabilities.restype, capabilities.argtypes = ctypes.c_ulong, (ctypes.c_ulong,)
     if not usable(capabilities(_CAPABILITIES)):
         return None
-    view_of, release = ctypes.pythonapi.PyObject_GetBuffer, ctypes.pythonapi.PyBuffer_Release
-    view_of.argtypes = (ctypes.py_object, ctypes.POINTER(_View), ctypes.c_int)
-    release.argtypes, release.restype = (ctypes.POINTER(_View),), None
 
     def checksum_in_c(data: Buffer, before: int) -> int:
         if len(data) < _WORTH_A_CALL_BYTES:
             return zlib.crc32(data, before)
-        view = _View()
-        view_of(data, view, 0)
-        try:
-            checksum: int = function(view.buf, view.len, before)
-        finally:
-            release(view)
-        return checksum
+        return at_address(function, data, before)
 
     return checksum_in_c
 

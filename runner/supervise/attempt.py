@@ -93,8 +93,13 @@ class Attempt:
 
     @property
     def waiting(self) -> str | None:
-        """What its start waits for that somebody else has to bring."""
-        return None if self.pid is not None else self._handle.waiting
+        """What its start waits for that somebody else has to bring, and is missed."""
+        return None if self.pid is not None or self._handle.standby else self._handle.waiting
+
+    @property
+    def stands_by(self) -> bool:
+        """Whether it waits for what nobody misses."""
+        return self.pid is None and self._handle.standby and self._handle.waiting is not None
 
     @property
     def line_watch(self) -> LineWatch | None:

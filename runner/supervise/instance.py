@@ -159,6 +159,10 @@ class Instance:
                 attempt.ask_to_end()
         if attempt is None or self._processor.is_source or not self._processor.writers_ended:
             return
+        if attempt.stands_by and self._processor.inputs_ended:
+            self._ended_early.set()
+            attempt.break_off("nothing is left for it")
+            return
         if attempt.input_ended and self.state is _RUNNING:
             self._become(_DRAINING, "its input has ended")
             if self._spec.told_by_signal:
@@ -200,6 +204,7 @@ class Instance:
 
     async def live(self, handle: Handle) -> None:
         """Run the program until it has ended for good; tells its processor how."""
+        self.log.own = handle.write_log
         try:
             while not self._ended_early.is_set():
                 failed = await self._suspects.next(self._ended_early)
@@ -422,6 +427,7 @@ class Instance:
     def _end(self, decision: Decision, death: Death) -> None:
         if decision.next is Next.ENDED:
             self._become(_EXITED, decision.cause, death.exited)
+            self._processor.inputs_moved()  # its place is for no other replica once nothing is left
             return
         self._become(_FAILED, decision.cause, death.exited)
         self._processor.bus.emit(

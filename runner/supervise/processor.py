@@ -184,6 +184,11 @@ class ProcessorRun:
         inlets = self.shared.inlets.values()
         return all(inlet.writers_ended for inlet in inlets) and all(writer.done for writer in self.pipe_writers)
 
+    @property
+    def inputs_ended(self) -> bool:
+        """Whether nothing is left, or comes, but what its replicas have in flight."""
+        return all(inlet.ended for inlet in self.shared.inlets.values())
+
     async def pipe_readers_left(self, exited: Exited, ended_s: float) -> bool:
         """Whether a program of it that ended at `ended_s` wrote only into pipes whose readers had left before it.
 

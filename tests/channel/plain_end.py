@@ -151,7 +151,8 @@ class End:
             self.channel.abandon()
             await task
             for writer in self._came:
-                writer.transport.abort()
+                if not writer.is_closing():
+                    writer.transport.abort()
 
     async def connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection to it, as soon as it listens."""
@@ -191,7 +192,8 @@ async def narrow(port: int) -> socket.socket:
 
 def reset(writer: asyncio.StreamWriter) -> None:
     """Go without a word: the other side gets a reset."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    if not writer.is_closing():
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     writer.transport.abort()
 
 

@@ -139,6 +139,25 @@ def test_an_answer_that_no_other_try_changes_fails_the_channel(status: int) -> N
     run(act)
 
 
+def test_what_was_refused_stays_first_in_line(tmp_path: Path) -> None:
+    async def act() -> None:
+        api = Api(_status(400))
+        async with api.serving():
+            for times in range(2):
+                store = _store(tmp_path)
+                end = End("writer", "http", listens=False, port=api.port, bounds=QUICK, store=store)
+                end.write(b"%d" % times)
+                end.end()
+                await end.live()
+                await store.flush()
+                store.close()
+                assert bool(end.failed) is not bool(times)
+        assert [body for _, body, _ in api.asked] == [b"0\n", b"0\n", b"1\n"]
+        assert api.asked[0] == api.asked[1]
+
+    run(act)
+
+
 def test_messages_that_are_no_lines_go_one_by_one() -> None:
     async def act() -> None:
         api = Api(_status(503))
@@ -151,6 +170,19 @@ def test_messages_that_are_no_lines_go_one_by_one() -> None:
         assert [body for _, body, _ in api.asked] == [b"one", *payloads]
         assert [key.split("-", 1)[1] for key, _, _ in api.asked] == ["1", "1", "2", "3", "4"]
         assert {kind for _, _, kind in api.asked} == {"application/octet-stream"}
+
+    run(act)
+
+
+def test_an_empty_message_is_one_too() -> None:
+    async def act() -> None:
+        api = Api(_status())
+        end = End("writer", "http", listens=False, port=api.port, bounds=QUICK)
+        end.write(b"one", b"", b"two")
+        end.end()
+        async with api.serving():
+            await end.live()
+        assert [body for _, body, _ in api.asked] == [b"one", b"", b"two"]
 
     run(act)
 

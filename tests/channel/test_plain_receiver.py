@@ -13,6 +13,7 @@ import zmq
 import zmq.asyncio
 from aiohttp import web
 
+from runner.channel.plain import websocket
 from runner.channel.plain.bounds import Bounds
 from runner.store.store import Store
 from tests.channel.plain_end import End, free_port, numbered, reset, run, until
@@ -80,6 +81,12 @@ def test_a_zeromq_end_lives_on_after_messages_that_are_none() -> None:
             push.connect(f"tcp://127.0.0.1:{end.port}")
             await push.send(b"four")
             assert (await end.read(6))[5] == b"four"
+            await push.send(b"z" * 2001)  # the library ends that connection
+            push.close(linger=100)
+            push = context.socket(zmq.PUSH)
+            push.connect(f"tcp://127.0.0.1:{end.port}")
+            await push.send(b"five")
+            assert (await end.read(7))[6] == b"five"
             push.close(linger=0)
         context.destroy(linger=0)
         assert end.channel.refused == 3
@@ -141,6 +148,32 @@ def test_a_full_channel_stops_who_sends() -> None:
         assert end.got == numbered(100_000)
 
     run(act)
+
+
+def test_a_websocket_is_kept_while_the_channel_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websocket, "_BEAT_S", 0.05)
+
+    async def act() -> None:
+        end = End("reader", "websocket", capacity=1000)
+        async with end.alive(), aiohttp.ClientSession() as session:
+            (await end.connected())[1].close()
+            peer = await session.ws_connect(f"http://127.0.0.1:{end.port}/", autoping=False)
+            sending = asyncio.create_task(_all_sent(peer, numbered(30_000, 1000)))
+            await until(lambda: end.channel.full, "it to be full")
+            for _ in range(5):
+                assert (await peer.receive()).type is aiohttp.WSMsgType.PING
+            assert not sending.done()
+            assert await end.read(30_000) == numbered(30_000, 1000)
+            await sending
+            await peer.close()
+        assert not end.far.hits
+
+    run(act)
+
+
+async def _all_sent(peer: aiohttp.ClientWebSocketResponse, payloads: list[bytes]) -> None:
+    for payload in payloads:
+        await peer.send_bytes(payload)
 
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

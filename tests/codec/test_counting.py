@@ -12,6 +12,8 @@ from runner.codec import counting
 def test_both_ways_count_alike(data: bytes, times: int, delimiter: bytes) -> None:
     many = data * times
     assert counting.count(many, delimiter) == counting.count_in_python(many, delimiter) == many.count(delimiter)
+    view = memoryview(b"\n" + many + b"\0")[1:-1]
+    assert counting.count(view, delimiter) == counting.count_in_python(view, delimiter) == many.count(delimiter)
 
 
 def test_the_library_is_in_use_where_it_was_built() -> None:

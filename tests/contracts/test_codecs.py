@@ -198,6 +198,28 @@ def test_any_chunking_gives_the_messages_back_exact_and_in_order(data: st.DataOb
     assert [codec.payload(each) for each in seen] == payloads
 
 
+@every_framed_codec
+@unhurried
+@given(data=st.data())
+def test_whole_takes_whole_messages_and_nothing_else(data: st.DataObject, framed_name: str) -> None:
+    codec = codec_named(framed_name)
+    payloads = data.draw(messages(framed_name))
+    stream = b"".join(frame(framed_name, payload) for payload in payloads)
+    cut = data.draw(st.integers(0, len(stream)))
+    ends = list(accumulate((len(frame(framed_name, payload)) for payload in payloads), initial=0))
+    around = memoryview(b"?" + stream + b"?")
+    if cut and cut in ends:
+        batch = codec.whole(around[1 : 1 + cut], ROOMY)
+        assert (batch.count, batch.size_bytes) == (ends.index(cut), cut)
+        assert codec.payloads(batch) == payloads[: batch.count]
+    elif cut:
+        with pytest.raises(CodecError):
+            codec.whole(around[1 : 1 + cut], ROOMY)
+    if payloads and max(map(len, payloads)) > 1:
+        with pytest.raises(CodecError):
+            codec.whole(stream, max(map(len, payloads)) - 1)
+
+
 @every_codec
 @given(data=st.data())
 def test_an_empty_read_changes_nothing(data: st.DataObject, name: str) -> None:

@@ -19,7 +19,7 @@ from runner.spec.model import Tls
 from tests.children.build import HERE
 from tests.e2e.connector import Connector
 from tests.e2e.test_run import sent
-from tests.e2e.test_runners import COUNT, two
+from tests.e2e.test_runners import COUNT, agreed, two
 
 
 @pytest.mark.parametrize("kind", ["tcp", "websocket", "zeromq"])
@@ -34,6 +34,33 @@ def test_two_runners_with_what_it_made(connector: Connector, tmp_path: Path, kin
     assert (tmp_path / "out").read_bytes() == sent(COUNT)
     for name in ("runner.key", "curve.server.secret", "curve.client.secret"):
         assert (connector.folder / "keys" / name).stat().st_mode & 0o777 == 0o600
+
+
+TLS_FILES = {"edge": ("ca.pem",), "store": ("runner.pem", "runner.key")}
+CURVE_FILES = {
+    "edge": ("curve.client.public", "curve.client.secret", "curve.server.public"),
+    "store": ("curve.server.public", "curve.server.secret", "curve.client.public"),
+}
+
+
+@pytest.mark.parametrize("kind", ["tcp", "websocket", "zeromq"])
+def test_each_runner_has_what_it_needs_and_no_more(connector: Connector, tmp_path: Path, kind: str) -> None:
+    """Who connects has no certificate, and trusts the authority as its machine does."""
+    assert connector.command("keys", "keys").code == 0
+    files = CURVE_FILES if kind == "zeromq" else TLS_FILES
+    tls = {"cert": "keys/runner.pem", "key": "keys/runner.key"}
+    how: dict[str, Any] = {"keys": "keys"} if kind == "zeromq" else {"tls": tls}
+    pipeline = two(tmp_path, kind, count=1000, **how)
+    trust = {"SSL_CERT_FILE": "keys/ca.pem"}
+    with contextlib.ExitStack() as stack:
+        running = []
+        for name in ("edge", "store"):
+            (tmp_path / name / "keys").mkdir(parents=True)
+            for file in files[name]:
+                shutil.copy(connector.folder / "keys" / file, tmp_path / name / "keys" / file)
+            begun = Connector(tmp_path / name).start(pipeline, "--runner", name, environment=trust)
+            running.append(stack.enter_context(begun))
+        agreed(running[0].finish(), running[1].finish(), 1000)
 
 
 def test_nothing_is_written_over(connector: Connector) -> None:

@@ -233,3 +233,23 @@ def test_images_without_an_engine(shop: Workshop, connector: Connector) -> None:
     result = connector.run(text, "--locked", "--home", "container", report=connector.folder / "none.json")
     assert result.code == 3, str(result)
     assert "no engine" in result.stderr
+
+
+def test_a_runner_looks_at_its_own_processors_only(connector: Connector, shop: Workshop) -> None:
+    assert shop
+    document = pipeline()
+    for name, processor in document["processors"].items():
+        processor["runner"] = "here" if name != "source" else "there"
+    document["processors"]["source"]["command"] = ["./tool"]
+    document["processors"]["up"]["reads"] = "other"
+    document["processors"]["other"] = {"command": ["printf", "a\\n"], "writes": "other", "runner": "here"}
+    document["processors"]["sink"] = {"command": ["cat"], "reads": "one", "runner": "there"}
+    document["runners"] = {"here": {}, "there": {}}
+    put(connector, document)
+    lock(connector)
+    (connector.folder / "count.sh").write_text("wc -c\n")
+    assert connector.run(document, "--locked", "--runner", "there").code == 0
+    differs = connector.run(document, "--locked", "--runner", "here")
+    assert differs.code == 2, str(differs)
+    assert "processors.count" in differs.stderr
+    assert "in the lock only" not in differs.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,14 @@ def test_a_file_whose_name_begins_with_a_dash(connector: Connector, tmp_path: Pa
     result = connector.command("run", "--quiet", "--", "-p.toml")
     assert result.code == 0, str(result)
     assert (tmp_path / "out").read_bytes().count(b"\n") == 10
+
+
+def test_a_folder_that_is_called_runner_is_not_this_program(connector: Connector, tmp_path: Path) -> None:
+    (connector.folder / "runner").mkdir()
+    (connector.folder / "runner" / "__init__.py").write_text("raise SystemExit(99)")
+    here = replace(connector, runner=(sys.executable, "-P", "-m", "runner"))
+    result = here.run(two(tmp_path, count=10))
+    assert result.code == 0, str(result)
 
 
 @pytest.mark.parametrize(("runner", "code", "says"), [("a", 0, ""), ("b", 2, "cert.pem is not there"), ("d", 1, "`d`")])

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import aiohttp
+import psutil
 import pytest
 import zmq
 
 from tests.certificates import authority, curve_keys
 from tests.children.build import sink, source
-from tests.e2e.connector import Connector, Running, until
+from tests.e2e.connector import Connector, Running, steady, until
 from tests.e2e.test_run import sent
 from tests.e2e.test_runners import free_port
 
@@ -160,6 +161,46 @@ def test_a_message_that_is_too_long_ends_its_connection_only(connector: Connecto
             until(lambda: b"again" in out(tmp_path), "the next one")
         assert "is let go" in running.output()
         stopped(running)
+
+
+def test_a_durable_channel_goes_on_where_it_was_acknowledged_after_a_kill(connector: Connector) -> None:
+    port, count = free_port(), 150_000
+    pipeline = writes("tcp", port, count=count, durability="process", capacity="64KiB")
+    pipeline["processors"]["source"]["resume"] = "skip"
+    parts: list[bytes] = []
+    for kills in range(3):
+        with connector.start(pipeline) as running:
+            until(partial(listens, port), "the listener")
+            with socket.create_connection(("127.0.0.1", port)) as client:
+                client.settimeout(30)
+                data = b""
+                while kills < 2 and len(data) < 1 << 20:
+                    data += client.recv(1 << 16)
+                if kills < 2:
+                    steady(partial(_written, running.pid), "the kernel's buffers to be full")
+                    running.process.kill()
+                    running.process.wait()
+                with contextlib.suppress(ConnectionResetError):
+                    while more := client.recv(1 << 16):
+                        data += more
+            parts.append(data[: data.rindex(b"\n") + 1])
+            if kills == 2:
+                report = running.finish().completed()
+    due = sent(count).splitlines()
+    got = [line for part in parts for line in part.splitlines()]
+    known = set(got)
+    assert len(known) == len(got), "none came twice"
+    assert [line for line in due if line in known] == got, "whole, and in order"
+    assert got[-1] == due[-1]
+    account = report["channels"]["x"]["readers"]["far end"]
+    assert account["carried"] > 0
+    assert 0 < account["indeterminate"] < account["carried"]
+    assert count - len(got) < 6_000, "what was on its way at the two kills, and no more"
+
+
+def _written(pid: int) -> int:
+    chars: int = psutil.Process(pid).io_counters().write_chars
+    return chars
 
 
 # -- websockets
@@ -304,8 +345,9 @@ class Api(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def api() -> Iterator[int]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+def api(handler: type[BaseHTTPRequestHandler] = Api) -> Iterator[int]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -322,6 +364,60 @@ def test_as_a_client_it_posts_until_it_is_taken(connector: Connector) -> None:
     with api() as port:
         connector.run(writes("http", port, count=500, listen=False)).completed()
     assert b"".join(Api.seen.values()) == sent(500)
+
+
+class Mute(BaseHTTPRequestHandler):
+    """A server that takes what comes and does not answer the first requests in time."""
+
+    protocol_version = "HTTP/1.1"
+    requests: ClassVar[list[tuple[str, bytes]]] = []
+    answers: ClassVar[threading.Event] = threading.Event()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        Mute.requests.append((self.headers["Idempotency-Key"], body))
+        Mute.answers.wait(30)
+        with contextlib.suppress(OSError):
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_was_posted_and_not_answered_is_posted_with_the_same_key_after_a_kill(connector: Connector) -> None:
+    Mute.requests.clear()
+    Mute.answers.clear()
+    with api(Mute) as port:
+        pipeline = writes("http", port, count=500, listen=False, durability="process")
+        pipeline["processors"]["source"]["resume"] = "skip"
+        for _ in range(2):
+            with connector.start(pipeline) as running:
+                until(partial(_asked, len(Mute.requests)), "a request")
+                running.process.kill()
+                running.process.wait()
+        Mute.answers.set()
+        report = connector.run(pipeline).completed()
+    assert Mute.requests[0] == Mute.requests[1] == Mute.requests[2], "the same messages, with the same key"
+    taken = dict(Mute.requests)
+    assert b"".join(taken.values()) == sent(500), "once for each key"
+    assert report["channels"]["x"]["readers"]["far end"]["indeterminate"] == 0
+
+
+def _asked(before: int) -> bool:
+    return len(Mute.requests) > before
+
+
+def test_an_answer_that_refuses_is_named(connector: Connector) -> None:
+    class No(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_error(403, "no", "you may not")
+
+    with api(No) as port:
+        result = connector.run(writes("http", port, count=5, listen=False))
+    result.failed()
+    assert "refuses message 1 to 5 with status 403" in result.output
 
 
 def test_as_a_client_it_reads_a_stream_of_events_and_goes_on_where_it_was(connector: Connector, tmp_path: Path) -> None:

@@ -142,6 +142,19 @@ def test_who_is_missing_is_said(tmp_path: Path) -> None:
         assert "runner `store` is there" in running["edge"].output()
 
 
+@pytest.mark.parametrize("listen", ["reader", "writer"])
+def test_readers_near_and_far_get_all_of_it(listen: str, tmp_path: Path) -> None:
+    """Each runner has a host of its own: who connects has to go to the other's."""
+    pipeline = two(tmp_path, address=f":{free_port()}", listen=listen)
+    pipeline["runners"] = {"edge": {"host": "127.0.0.2"}, "store": {"host": "127.0.0.3"}}
+    near = {"command": sink(tmp_path / "near"), "reads": "far", "runner": "edge"}
+    pipeline["processors"] = {"near": near, **pipeline["processors"]}
+    with parts(tmp_path, pipeline, "edge", "store") as running:
+        agreed(running["edge"].finish(), running["store"].finish())
+    for name in ("near", "out"):
+        assert (tmp_path / name).read_bytes() == sent(COUNT)
+
+
 @pytest.mark.parametrize("part", ["edge", "store"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_part_that_is_killed_goes_on_with_its_state(

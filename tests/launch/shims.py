@@ -41,7 +41,7 @@ class Shims:
         self.close()
 
     def start(
-        self, name: str, wrap: Callable[[list[str]], list[str]] = list, **variables: str
+        self, name: str, wrap: Callable[[list[str]], list[str]] = list, log: int | None = None, **variables: str
     ) -> subprocess.Popen[bytes]:
         """A container of `name`, as far as a process can be one; its folder must be there."""
         folder = self.path / name
@@ -54,6 +54,7 @@ class Shims:
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=log,
                 preexec_fn=_stop_with_the_tests,  # noqa: PLW1509 - one system call
             )
         )

@@ -92,6 +92,13 @@ WRONG = [
         "http is plain", alone('[channels.x]\nkind = "http"\naddress = ":1"\npeer = ¶"runner"\n'), "does not join two"
     ),
     case("end of a runner", joined(tcp('end = ¶"close"\n')), "another runner says itself"),
+    case("end of a channel that is written", alone(tcp('peer = "plain"\n¶end = "close"\n'), "writes"), "leave it out"),
+    case("end of a post", alone('[channels.x]\nkind = "http"\naddress = ":1"\nend = ¶"close"\n'), 'write "never"'),
+    case(
+        "end over zeromq",
+        alone(tcp('peer = "plain"\nend = ¶"close"\n').replace('"tcp"', '"zeromq"')),
+        "nobody is told over zeromq",
+    ),
     case("subject of tcp", joined(tcp('¶subject = "s"\n')), 'is for channels of kind "nats"'),
     case("keys of tcp", joined(tcp('¶keys = "k"\n')), 'is for channels of kind "zeromq"'),
     case("token of tcp", joined(tcp('¶token = "env:PATH"\n')), 'is for channels of kind "websocket", "http" or "nats"'),

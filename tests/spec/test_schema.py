@@ -122,3 +122,16 @@ def agree(document: dict[str, Any], struct: type, validator: jsonschema_rs.Draft
         assert rules & {"oneOf", "anyOf", "OneOfNotValid", "oneOfNotValid"}, [
             str(error) for error in validator.iter_errors(document)
         ]
+
+
+def test_an_image_may_have_a_command_and_nothing_else_may_have_two_ways() -> None:
+    def fits(**keys: Any) -> bool:
+        return PIPELINE.is_valid({"name": "x", "processors": {"p": {**keys, "writes": "c"}}})
+
+    assert fits(image="x:1", command=["y"])
+    assert fits(image="x:1")
+    assert fits(command="y")
+    assert fits(use="folder")
+    assert not fits(use="folder", command="y")
+    assert not fits(use="folder", image="x:1")
+    assert not fits()

@@ -127,6 +127,11 @@ def test_what_is_set_to_nothing_is_not_said(tmp_path: Path) -> None:
     assert pipeline(tmp_path, READS=READS, CONTRACT="", WRITES="").processors["program"].contract is Contract.STREAM
 
 
+def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
+    others = {"SERVICE_HOST": "10.0.0.7", "PORT_7400_TCP": "tcp://10.0.0.7:7400", "PARAM_URL": "x", "RUN": "y"}
+    assert pipeline(tmp_path, READS=READS, **others).processors["program"].reads
+
+
 def test_the_environment_is_put_into_nothing(tmp_path: Path) -> None:
     made = of_variables(tmp_path, "echo", "${PATH}", READS=READS).pipeline
     assert made.processors["program"].command == ("echo", "${PATH}")
@@ -138,6 +143,8 @@ def test_the_environment_is_put_into_nothing(tmp_path: Path) -> None:
         ({"CONTRACT": "one-to-on"}, 'CONNECTOR_CONTRACT: error: processors.program.contract: expected "acknowledged"'),
         ({"REPLICAS": "two"}, "CONNECTOR_REPLICAS: error: processors.program.replicas: expected a whole number"),
         ({"STOP_GRACE": "soon"}, "CONNECTOR_STOP_GRACE: error: processors.program.stop.grace:"),
+        ({"CONTRAT": "one-to-one"}, "CONNECTOR_CONTRAT: error: means nothing\n    did you mean CONNECTOR_CONTRACT?"),
+        ({"REED": "tcp://127.0.0.1:1"}, "CONNECTOR_REED: error: means nothing\n    did you mean CONNECTOR_READS?"),
         ({"NAME": "Mine!"}, "CONNECTOR_NAME: error: name:"),
         ({"READS": "udp://host:1"}, 'CONNECTOR_READS: error: reads.stdin: "udp://host:1" is no URL of a channel'),
         ({"READS": "tcp://host:99999"}, "CONNECTOR_READS: error: reads.stdin: "),

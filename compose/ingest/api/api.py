@@ -1,5 +1,6 @@
 """An HTTP API to read from: GET /readings answers a page of rows, and where the next one is."""
 
+import contextlib
 import json
 import os
 import time
@@ -33,7 +34,8 @@ class Api(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(ConnectionError):  # whoever asked has gone
+            self.wfile.write(body)
 
     def log_message(self, *_):
         """Say nothing of each request."""

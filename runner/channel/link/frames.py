@@ -18,6 +18,7 @@ VERSION = 1
 HELLO, DATA, END, ACK, PING, BYE, REFUSED = b"HDEAPBR"
 _HEAD = struct.Struct(">IB")
 _DATA = struct.Struct(">QI")
+_KIND_DATA = struct.Struct(">BQI")
 _NUMBER = struct.Struct(">Q")
 _ACK = struct.Struct(">QQ")
 _MOST_HELLO_BYTES = 16 << 10
@@ -109,11 +110,11 @@ def encode(frame: Hello | End | Ack | Ping | Bye | Refused) -> bytes:
 
 def encode_data(number: int, batch: Batch) -> tuple[Buffer, ...]:
     """The parts of a frame with messages; those of `batch` are not copied."""
-    body = _DATA.pack(number, batch.count)
-    crc = checksum(body, checksum(bytes((DATA,)), 0))
+    head = _KIND_DATA.pack(DATA, number, batch.count)
+    crc = checksum(head, 0)
     for part in batch.parts:
         crc = checksum(part, crc)
-    return (_HEAD.pack(crc, DATA) + body, *batch.parts)
+    return (crc.to_bytes(4, "big") + head, *batch.parts)
 
 
 def _framed(kind: int, body: bytes) -> bytes:

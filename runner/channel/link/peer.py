@@ -13,8 +13,8 @@ from runner.channel.link.transport import HEADER_BYTES, Connection, DownError, R
 from runner.channel.network import Here, Queue, far_name
 from runner.clock import Clock, monotonic
 
-FRAME_BYTES = 256 << 10
-"""Messages are sent in frames of about this many bytes; one longer message has a frame of its own."""
+FRAME_BYTES = 1 << 20
+"""A frame has at most this many bytes of messages; one longer message has a frame of its own."""
 
 
 def frame_bound(most_message_bytes: int) -> int:

@@ -19,6 +19,10 @@ from runner.codec.base import Batch
 from runner.errors import CodecError
 
 _MOST_WINDOW_BYTES = 4 << 20
+_TOLD_AT_ONCE = 2
+"""When this part of the window has come, the writer is told at once what is safe and how much may follow."""
+_MOMENT_S = 0.005
+"""What is less is told after this long, together with what comes until then."""
 
 
 class Receiver(Peer):
@@ -39,7 +43,8 @@ class Receiver(Peer):
         self._position: Position = position_of(queue.store, queue.name, self.name)
         self._safe = self._position.number
         self._writer: Writer | None = None
-        self._received_bytes = self._credit = 0
+        self._received_bytes = self._credit = self._told_bytes = 0
+        self._telling: asyncio.TimerHandle | None = None
         self._told = Ack(-1, 0)
         self._unwanted = False
         self._stopping = False
@@ -64,7 +69,7 @@ class Receiver(Peer):
 
     def hello(self) -> Hello:
         """See `Peer`."""
-        self._received_bytes = 0
+        self._received_bytes = self._told_bytes = 0
         self._credit = 0 if self.writer.full else self._window_bytes
         return Hello(
             self.here.pipeline,
@@ -115,7 +120,7 @@ class Receiver(Peer):
                 break
             ack = Ack(self._safe, self._credit)
             if ack != self._told:
-                self._told = ack
+                self._told, self._told_bytes = ack, self._received_bytes
                 await connection.send(encode(ack))
             else:
                 await self._wake.wait()
@@ -146,6 +151,17 @@ class Receiver(Peer):
             self.writer.when_room(self._grant)
             return
         self._credit = self._received_bytes + self._window_bytes
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        """The writer is to be told, but not of every frame: it would be woken as often."""
+        if self._received_bytes - self._told_bytes >= self._window_bytes // _TOLD_AT_ONCE:
+            self.moved()
+        elif self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(_MOMENT_S, self._tell)
+
+    def _tell(self) -> None:
+        self._telling = None
         self.moved()
 
     # -- what comes
@@ -185,12 +201,11 @@ class Receiver(Peer):
 
     def _whole(self, frame: Data) -> Batch:
         """The messages of the frame, looked at: whole, and as many as it says."""
-        decoder = self.queue.codec.decoder(self._most_message_bytes + FRAME_BYTES)
         try:
-            batch = decoder.feed(bytes(frame.payload))
+            batch = self.queue.codec.whole(frame.payload, self._most_message_bytes + FRAME_BYTES)
         except CodecError as error:
             raise CorruptError(f"it sends what is no message: {error.what}") from error
-        if batch.count != frame.count or decoder.pending_bytes:
+        if batch.count != frame.count:
             raise CorruptError(f"it sends {batch.count:,} whole messages where it says {frame.count:,}")
         return batch
 
@@ -214,10 +229,11 @@ class Receiver(Peer):
     def _is_safe(self, epoch: str, number: int) -> None:
         if epoch == self._position.epoch and number > self._safe:
             self._safe = number
-            self.moved()
+            self._tell_soon()
 
     def _end_is_safe(self, epoch: str, number: int) -> None:
         self._is_safe(epoch, number)
+        self.moved()
         self._linger()
 
     def _linger(self) -> None:
@@ -252,8 +268,9 @@ class Receiver(Peer):
 
     def settle(self) -> None:
         """Nothing more comes. Where its end has not come, the channel ends here without it."""
-        if self._lingering is not None:
-            self._lingering.cancel()
+        for timer in (self._lingering, self._telling):
+            if timer is not None:
+                timer.cancel()
         if not self._ended:
             self._ended = True
             self.writer.end(for_good=False)

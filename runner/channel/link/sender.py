@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import deque
 from typing import Literal
@@ -15,6 +16,13 @@ from runner.channel.positions import end_arrived, keep_end_arrived
 from runner.codec.base import Batch, Buffer
 from runner.errors import RunnerError
 from runner.units import format_count
+
+_USUAL_BYTES = 384 << 10
+"""What comes together within a moment is put together until a frame has so many bytes. What programs write is read by
+256 KiB, so two of these are, and none is cut: that would have to look for the end of a message."""
+
+_MOST_TURNS = 8
+"""What comes bit by bit does not wait longer than this, however long it goes on."""
 
 
 class Sender(Peer):
@@ -108,6 +116,7 @@ class Sender(Peer):
         """See `Peer`."""
         while not self.finished.is_set():
             self._wake.clear()
+            await self._more()
             parts = self._next_frame()
             if parts is None and self._at_end and not self._end_sent:
                 await self.queue.committed()  # that all have ended is on record before anybody else knows
@@ -145,6 +154,15 @@ class Sender(Peer):
         reader = self.reader
         return reader.ended and not reader.queued_messages and not self._to_send and self.queue.finished
 
+    async def _more(self) -> None:
+        """While each turn of the loop brings more, wait until it is worth a frame; for a few turns."""
+        queued, reader = 0, self.reader
+        for _ in range(_MOST_TURNS):
+            if not queued < reader.queued_bytes < _USUAL_BYTES or self._to_send or reader.ended:
+                break
+            queued = reader.queued_bytes
+            await asyncio.sleep(0)
+
     def _next_frame(self) -> tuple[Buffer, ...] | None:
         """The next messages, as far as there is credit; the last frame may go beyond it."""
         if self._sent_bytes >= self._credit:
@@ -168,7 +186,7 @@ class Sender(Peer):
         if batch is None:
             return None
         number, parts, count, size_bytes = reader.number, batch.parts, batch.count, batch.size_bytes
-        while codec.framed and size_bytes < FRAME_BYTES // 2:
+        while codec.framed and size_bytes < _USUAL_BYTES:
             more = reader.take(most_bytes=FRAME_BYTES - size_bytes, never_over=FRAME_BYTES - size_bytes)
             if more is None:
                 break

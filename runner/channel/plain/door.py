@@ -20,7 +20,7 @@ from runner.units import format_size
 _LOOK_AGAIN_S = 0.25
 _BACKLOG = 64
 _SPARE_BYTES = 256 << 10
-_NO_ROOM = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_GONE_AGAIN = {errno.ECONNABORTED, errno.EPROTO}
 
 
 class Visitor(Line):
@@ -46,8 +46,7 @@ class Visitor(Line):
         self.why = why
         self._door.host.hit(why)
         self.hold(0)
-        if self.transport is not None:
-            self.transport.abort()
+        self.abort()
 
     def hold(self, held_bytes: int) -> None:
         """So many bytes of what he sent are no whole message yet; nothing is held of who has gone."""
@@ -96,7 +95,7 @@ class Door:
         self._where = (network.host or "127.0.0.1", network.port)
         self._tls = None if network.tls is None else tls.listening(network.tls)
         self._visitors: set[Visitor] = set()
-        self._shaking = 0
+        """All who came and have not gone; those who shake hands among them."""
         self._first_s: float | None = None
         self._refusal = b""
 
@@ -120,12 +119,10 @@ class Door:
     def close(self) -> None:
         """End what connections there still are."""
         for visitor in list(self._visitors):
-            if visitor.transport is not None:
-                visitor.transport.abort()
+            visitor.abort()
 
     def came(self, visitor: Visitor) -> None:
-        """A visitor is connected."""
-        self._visitors.add(visitor)
+        """A visitor can speak."""
         if self._first_s is not None:
             visitor.expect(self._first_s, f"somebody is let go: he asked for nothing within {self._first_s:g} s")
 
@@ -147,24 +144,25 @@ class Door:
             try:
                 connection, address = await loop.sock_accept(listening)
             except OSError as error:
-                if error.errno in _NO_ROOM:
+                if error.errno not in _GONE_AGAIN:  # as too many open files
                     self.host.hit(f"nobody can be let in: {reason(error)}")
                     await asyncio.sleep(_LOOK_AGAIN_S)
                 continue
-            if len(self._visitors) + self._shaking >= self.host.bounds.peers and not self._made_room():
+            if len(self._visitors) >= self.host.bounds.peers and not self._made_room():
                 self.host.hit(f"somebody is turned away: {self.host.bounds.peers} are connected")
                 self._refuse(connection)
                 continue
-            self._shaking += 1
-            group.create_task(self._let_in(connection, address, make))
+            visitor = Visitor(self, make, busy=self._busy)
+            self._visitors.add(visitor)
+            group.create_task(self._let_in(connection, address, visitor))
 
-    async def _let_in(self, connection: socket.socket, address: Any, make: Make) -> None:
+    async def _let_in(self, connection: socket.socket, address: Any, visitor: Visitor) -> None:
         """Until the connection can be spoken on."""
         bounds = self.host.bounds
         with_tls = {"ssl_handshake_timeout": bounds.handshake_s, "ssl_shutdown_timeout": bounds.close_s}
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: Visitor(self, make, busy=self._busy),
+                lambda: visitor,
                 connection,
                 ssl=self._tls,
                 **(with_tls if self._tls is not None else {}),
@@ -174,13 +172,14 @@ class Door:
             why = reason(error) if isinstance(error, ssl.SSLError) else str(error).lower()
             self.host.hit(f"{address[0]} cannot be let in: {why}")
         finally:
-            self._shaking -= 1
+            if visitor.transport is None:
+                self.went(visitor)
 
     def _made_room(self) -> bool:
         """Whether somebody was let go who has been silent for long."""
         silent_s = self.host.bounds.silent_s
         latest_s = asyncio.get_running_loop().time() - silent_s
-        silent = [each for each in self._visitors if not each.busy and each.heard_s <= latest_s]
+        silent = [each for each in self._visitors if each.transport and not each.busy and each.heard_s <= latest_s]
         if not silent:
             return False
         longest = min(silent, key=lambda visitor: visitor.heard_s)

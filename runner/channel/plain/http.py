@@ -28,12 +28,13 @@ def session_of(network: Network, bounds: Bounds) -> ClientSession:
     import aiohttp
 
     context = True if network.tls is None else tls.connecting(network.tls)
-    connector = aiohttp.TCPConnector(ssl=context, socket_factory=_socket)
+    connector = aiohttp.TCPConnector(ssl=context, socket_factory=socket_of)
     timeout = aiohttp.ClientTimeout(total=bounds.answer_s, sock_connect=bounds.connect_s)
     return aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
 
 
-def _socket(address: tuple[Any, ...]) -> socket.socket:
+def socket_of(address: tuple[Any, ...]) -> socket.socket:
+    """A socket whose peer is known to be gone when it is; for aiohttp's connectors."""
     family, kind, protocol, _, _ = address
     made = socket.socket(family, kind, protocol)
     keep_alive(made)
@@ -44,11 +45,6 @@ def headers_of(network: Network, **more: str) -> dict[str, str]:
     """The headers of a request, its token among them."""
     token = {} if network.token is None else {"Authorization": f"Bearer {network.token}"}
     return {**more, **token}
-
-
-def server_name(network: Network) -> str | None:
-    """Whose certificate the server is to show, where that is not its host's."""
-    return None if network.tls is None else network.tls.name
 
 
 def is_passing(status: int) -> bool:

@@ -12,8 +12,13 @@ from collections.abc import Callable
 from runner.channel.link.tcp import reason
 from runner.channel.link.transport import DownError
 
-_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
-"""Who is gone without a word is known to be so after two minutes (tcp(7))."""
+_KEEP_ALIVE = (
+    (socket.TCP_KEEPIDLE, 60),
+    (socket.TCP_KEEPINTVL, 15),
+    (socket.TCP_KEEPCNT, 4),
+    (socket.TCP_USER_TIMEOUT, 120_000),
+)
+"""Who is gone without a word is known to be so after two minutes, whether anything was sent or not (tcp(7))."""
 
 
 def keep_alive(connection: socket.socket) -> None:
@@ -35,6 +40,8 @@ class Line(asyncio.Protocol):
         self.inner: asyncio.Protocol | None = None
         self.transport: asyncio.Transport | None = None
         self.lost = asyncio.Event()
+        self.ended = False
+        """Whether the other side has ended it; to who reads, a connection that we cut looks the same."""
         self.why = "the connection was closed"
         self._flushed = asyncio.Event()
         self._flushed.set()
@@ -50,6 +57,11 @@ class Line(asyncio.Protocol):
         await self._flushed.wait()
         if self.lost.is_set() or self.transport is None or self.transport.is_closing():
             raise DownError(self.why)
+
+    def abort(self) -> None:
+        """End it at once; asyncio's `abort` fails where a connection is closed already that had something to send."""
+        if self.transport is not None and not self.lost.is_set():
+            self.transport.abort()
 
     # -- what asyncio calls
 
@@ -75,6 +87,7 @@ class Line(asyncio.Protocol):
     def eof_received(self) -> bool | None:
         """See asyncio."""
         assert self.inner is not None
+        self.ended = True
         return self.inner.eof_received()
 
     def pause_writing(self) -> None:

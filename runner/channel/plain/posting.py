@@ -16,7 +16,7 @@ from runner.channel.link.tcp import reason
 from runner.channel.network import Queue, far_name
 from runner.channel.plain.base import Host, Meeting, Peer, PlainEnd
 from runner.channel.plain.bounds import BOUNDS, Bounds
-from runner.channel.plain.http import MANY, headers_of, is_passing, retry_after_s, said, server_name, session_of
+from runner.channel.plain.http import MANY, headers_of, is_passing, retry_after_s, said, session_of
 from runner.channel.plain.web import base_url
 from runner.channel.positions import Position, keep_position, position_of
 from runner.codec.base import EMPTY, Batch
@@ -161,11 +161,9 @@ class PostingSender(PlainEnd):
         """(Why it was not taken, `Retry-After`). Raises RunnerError."""
         import aiohttp
 
-        url, name = self.meeting.address, server_name(self.network)
+        url = self.meeting.address
         try:
-            async with session.post(
-                url, data=body, headers=headers, allow_redirects=False, server_hostname=name
-            ) as answer:
+            async with session.post(url, data=body, headers=headers, allow_redirects=False) as answer:
                 if 200 <= answer.status < 300:
                     return None, None
                 text = await said(answer)

@@ -11,7 +11,7 @@ from runner.channel.network import Queue
 from runner.channel.plain.base import Host, Meeting, Peer, dial
 from runner.channel.plain.bounds import Bounds
 from runner.channel.plain.carried import leading
-from runner.channel.plain.http import EVENTS, MANY, headers_of, is_passing, said, server_name, session_of
+from runner.channel.plain.http import EVENTS, MANY, headers_of, is_passing, said, session_of
 from runner.channel.plain.web import base_url
 from runner.channel.positions import TABLE
 from runner.codec.base import Batch, Codec
@@ -175,7 +175,6 @@ class StreamingMeeting(Meeting):
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(sock_connect=bounds.connect_s),
                 allow_redirects=False,
-                server_hostname=server_name(self._network),
             )
         except (OSError, TimeoutError, aiohttp.ClientError) as error:
             raise DownError(reason(getattr(error, "os_error", error))) from error

@@ -59,11 +59,14 @@ class TcpPeer(Peer):
             within_s = min(bounds.stalled_s, left_s)
         try:
             async with asyncio.timeout(within_s):
-                return await self._reader.read(_READ_BYTES)
+                data = await self._reader.read(_READ_BYTES)
         except TimeoutError as error:
             raise DownError(f"half a message came, and the rest did not within {bounds.stalled_s:g} s") from error
         except (OSError, ssl.SSLError) as error:
             raise DownError(self._line.why if self._line.lost.is_set() else reason(error)) from error
+        if not data and not self._line.ended:
+            raise DownError(self._line.why)
+        return data
 
     def _look_at_rest(self, batch: Batch) -> None:
         """What came of a message that is not whole yet is bounded in bytes and time."""
@@ -112,12 +115,11 @@ class TcpPeer(Peer):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._bounds.close_s):
                     await self._line.lost.wait()
-            transport.abort()
+            self._line.abort()
 
     def close(self) -> None:
         """See `Peer`."""
-        if self._line.transport is not None:
-            self._line.transport.abort()
+        self._line.abort()
 
     def waits(self, *, for_us: bool) -> None:
         """See `Peer`."""

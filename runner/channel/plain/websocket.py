@@ -15,6 +15,7 @@ from runner.channel.plain.base import Host, Meeting, Peer, dial
 from runner.channel.plain.bounds import Bounds
 from runner.channel.plain.carried import framed
 from runner.channel.plain.door import Visitor
+from runner.channel.plain.http import socket_of
 from runner.channel.plain.web import base_url, may, served, visitor_of
 from runner.codec.base import Batch, Codec
 from runner.errors import CodecError, RunnerError
@@ -24,7 +25,9 @@ from runner.units import format_size
 if TYPE_CHECKING:
     from aiohttp import ClientSession, ClientWebSocketResponse, web
 
-_HEARTBEAT_S = 20.0
+_BEAT_S = 20.0
+"""Whoever is between closes connections on which nothing is said. aiohttp's own pings want an answer, which is not read
+while the channel is full."""
 _TOO_BIG, _UNSUPPORTED = 1009, 1003  # RFC 6455, 7.4.1
 _IN_ORDER = {1000, 1001, 1005}
 """Normal, going away, none given."""
@@ -54,6 +57,7 @@ class WebsocketPeer(Peer):
         self._session = session
         self._closing: asyncio.Task[Any] | None = None
         self._finishing = False
+        self._beating = asyncio.get_running_loop().create_task(self._beat())
 
     async def read(self) -> Batch | None:
         """See `Peer`."""
@@ -107,6 +111,13 @@ class WebsocketPeer(Peer):
         if self._finishing:
             await asyncio.get_running_loop().create_future()  # `finish` does the rest
 
+    async def _beat(self) -> None:
+        """Say now and then that somebody is there."""
+        while True:
+            await asyncio.sleep(_BEAT_S)
+            with contextlib.suppress(OSError, RuntimeError):
+                await self._websocket.ping()
+
     async def finish(self) -> None:
         """See `Peer`."""
         self._finishing = True
@@ -120,6 +131,7 @@ class WebsocketPeer(Peer):
 
     def close(self, error: CodecError | None = None) -> None:
         """See `Peer`."""
+        self._beating.cancel()
         if self._closing is None:
             self._closing = asyncio.get_running_loop().create_task(self._close(error))
 
@@ -133,8 +145,8 @@ class WebsocketPeer(Peer):
         with contextlib.suppress(OSError, RuntimeError, TimeoutError):
             async with asyncio.timeout(self._bounds.close_s):
                 await self._websocket.close(code=code, message=_whole_text(why))
-        if self._visitor is not None and self._visitor.transport is not None:
-            self._visitor.transport.abort()
+        if self._visitor is not None:
+            self._visitor.abort()
         if self._session is not None:
             await self._session.close()
 
@@ -169,9 +181,7 @@ class WebsocketMeeting(Meeting):
             return refusal
         websocket = web.WebSocketResponse(
             max_msg_size=self._network.max_message_bytes + 1,
-            heartbeat=_HEARTBEAT_S,
             compress=False,
-            writer_limit=0,
             timeout=host.bounds.close_s,
         )
         if not websocket.can_prepare(request).ok:
@@ -192,14 +202,13 @@ class WebsocketMeeting(Meeting):
 
         network = self._network
         headers = {} if network.token is None else {"Authorization": f"Bearer {network.token}"}
-        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, socket_factory=socket_of))
         try:
             async with asyncio.timeout(bounds.connect_s):
                 websocket = await session.ws_connect(
                     self.address,
                     headers=headers,
                     max_msg_size=network.max_message_bytes + 1,
-                    heartbeat=_HEARTBEAT_S,
                     timeout=aiohttp.ClientWSTimeout(ws_close=bounds.close_s),
                     ssl=True if network.tls is None else tls.connecting(network.tls),
                     server_hostname=None if network.tls is None else network.tls.name,

@@ -23,6 +23,8 @@ SECRETS = "/run/secrets"
 USER = "65532"
 """The user of the runner's image."""
 SHIM = "connector-shim"
+SHIMS, SHIMS_INSIDE, SHIMS_OF_RUNNER = "shim", "/.shim", "/shim"
+"""The volume with the shim, where a processor's container sees it, and where runners do, which put it there."""
 SOCKET = "shim.sock"
 
 

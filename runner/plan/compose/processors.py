@@ -23,7 +23,7 @@ def common(pipeline: Pipeline, side: str) -> Block:
     grace_s = pipeline.drain_s + _LONGER_S
     return Block(
         {
-            "entrypoint": [f"{naming.BRIDGE}/{naming.SHIM}", "--stay", f"{naming.BRIDGE}/{naming.SOCKET}"],
+            "entrypoint": [f"{naming.SHIMS_INSIDE}/{naming.SHIM}", "--stay", f"{naming.BRIDGE}/{naming.SOCKET}"],
             "init": False,
             "restart": "on-failure",
             "stop_signal": "SIGTERM",
@@ -34,7 +34,7 @@ def common(pipeline: Pipeline, side: str) -> Block:
             "security_opt": ["no-new-privileges:true", f"seccomp={side}/seccomp.json"],
         },
         notes={
-            "entrypoint": "The shim comes with the bridge: the image needs nothing of ours.",
+            "entrypoint": "The shim comes from a volume that the runner fills: the image needs nothing of ours.",
             "restart": "It stays when its runner goes, and ends with 0 when the run is over.",
             "stop_grace_period": "Stopped with the project, it lives until its runner has drained.",
         },
@@ -45,15 +45,6 @@ def common(pipeline: Pipeline, side: str) -> Block:
 def service(spec: Processor, name: str, image: Image, pipeline: Pipeline) -> Block:
     """The service of one processor, which runs in `image`, called `name`."""
     built = spec.image is None
-    bridge = Block(
-        {
-            "type": "volume",
-            "source": naming.bridge(spec.name),
-            "target": naming.BRIDGE,
-            "read_only": True,
-            "volume": Block({"nocopy": True}),
-        }
-    )
     keys: dict[str, Value] = {
         "<<": Alias(COMMON),
         "image": literal(name),
@@ -65,10 +56,27 @@ def service(spec: Processor, name: str, image: Image, pipeline: Pipeline) -> Blo
         **_walls(spec, image, pipeline),
         **_limits(spec),
         "tmpfs": _tmpfs(spec, pipeline),
-        "volumes": [bridge, *(_bind(mount, pipeline) for mount in _mounts(spec, pipeline))],
+        "volumes": [*_shared(spec), *(_bind(mount, pipeline) for mount in _mounts(spec, pipeline))],
     }
     notes = {"pull_policy": "made by `connector build`"} if built else {}
     return Block(keys, notes=notes)
+
+
+def _shared(spec: Processor) -> list[Block]:
+    """What it has from its runner: the shim, which its container starts with, and its bridge."""
+    shared = ((naming.SHIMS, naming.SHIMS_INSIDE), (naming.bridge(spec.name), naming.BRIDGE))
+    return [
+        Block(
+            {
+                "type": "volume",
+                "source": source,
+                "target": target,
+                "read_only": True,
+                "volume": Block({"nocopy": True}),
+            }
+        )
+        for source, target in shared
+    ]
 
 
 def _network(spec: Processor) -> dict[str, Value]:

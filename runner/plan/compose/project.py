@@ -10,10 +10,12 @@ from runner.plan.compose import naming, processors, runners
 from runner.plan.compose.runners import Secret, Surroundings
 from runner.plan.compose.yaml import Alias, Block, Value, dump, literal
 from runner.plan.images import Image
-from runner.spec.model import Pipeline, Processor
+from runner.spec.model import Contract, Pipeline, Processor
 
 MARK = "Written by `connector export compose`"
 """How a Compose file begins that may be written anew."""
+MOST_REPLICAS = 8
+"""So many containers of a processor may work at once (`docker compose up --scale`); more stand by."""
 _BRIDGE = "bridge"
 _BRIDGE_SIZE = "64m"
 
@@ -47,6 +49,7 @@ def compose_text(ground: Ground) -> str:
             "x-processor": "Processors: images as they are, behind walls. Each is started by the shim, which gets from "
             "its runner what to run, and pipes for its messages.",
             "x-runner": "Runners: they move the messages, start programs again, and keep what must not be lost.",
+            "volumes": "Bridges go with the last container that uses them; the shim and the state stay.",
             "networks": "None of the ways between processors is a network: messages go over the bridges.",
             "x-bridge": "A bridge is in memory: the socket between a processor and its runner, and what they share.",
         },
@@ -139,6 +142,7 @@ def _bridge() -> Block:
 
 def _volumes(pipeline: Pipeline, around: Surroundings) -> Block:
     keys: dict[str, Value] = {naming.bridge(name): Alias(_BRIDGE) for name in pipeline.processors}
+    keys[naming.SHIMS] = Block({})
     for runner in pipeline.runners or (None,):
         keys[naming.state(runner)] = Block({})
     if around.links.nats:
@@ -167,6 +171,8 @@ def changes_of(ground: Ground, written_secrets: Mapping[str, Mapping[str, str]])
     for spec in pipeline.processors.values():
         program = entrypoint(spec, ground.images[spec.name])
         table: dict[str, Any] = {} if program is None else {"entrypoint": list(program)}
+        if may_grow(spec):
+            table["replicas"] = max(spec.replicas, MOST_REPLICAS)
         secrets = written_secrets.get(f"processors.{spec.name}")
         if secrets:
             table["secrets"] = {name: f"file:{naming.SECRETS}/{secret}" for name, secret in secrets.items()}
@@ -179,6 +185,14 @@ def changes_of(ground: Ground, written_secrets: Mapping[str, Mapping[str, str]])
     runner_tables = {name: {"host": naming.sidecar(name)} for name in pipeline.runners}
     tables = {"processors": processor_tables, "channels": channel_tables, "runners": runner_tables}
     return {name: table for name, table in tables.items() if table}
+
+
+def may_grow(spec: Processor) -> bool:
+    """Whether `docker compose up --scale` may give it more containers than the pipeline file says.
+
+    Those whose work can be shared out without a difference: who answers each message, in the order of the messages.
+    """
+    return spec.replicas > 1 or (spec.contract is Contract.ONE_TO_ONE and spec.bridge == "stdio")
 
 
 def entrypoint(spec: Processor, image: Image) -> tuple[str, ...] | None:

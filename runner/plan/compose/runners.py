@@ -108,7 +108,8 @@ def service(runner: str | None, around: Surroundings) -> Block:
 def _command(runner: str | None, around: Surroundings) -> list[str]:
     file = naming.inside(around.file, around.pipeline.folder)
     part = [] if runner is None else ["--runner", runner]
-    return ["sidecar", file, "--changes", f"{naming.PIPELINE}/{CHANGES}", "--state-dir", naming.STATE, *part]
+    shims = ["--shim-dir", naming.SHIMS_OF_RUNNER, "--logs", "containers"]
+    return ["sidecar", file, "--changes", f"{naming.PIPELINE}/{CHANGES}", "--state-dir", naming.STATE, *shims, *part]
 
 
 def _environment(variables: Iterable[Variable]) -> Block | None:
@@ -125,6 +126,7 @@ def _volumes(runner: str | None, own: Iterable[Processor], around: Surroundings)
     folder = around.pipeline.folder
     shared = [
         f"{naming.state(runner)}:{naming.STATE}",
+        f"{naming.SHIMS}:{naming.SHIMS_OF_RUNNER}",
         *(f"{naming.bridge(spec.name)}:{naming.BRIDGES}/{spec.name}" for spec in own),
     ]
     files: dict[str, tuple[str, bool]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.channel.link.pair import End, open_store
-from tests.channel.link.wire import Wire
+from tests.channel.link.wire import Half, Wire
 
 
 def numbers(first: int, count: int) -> list[bytes]:
@@ -53,12 +53,25 @@ def seeded(seed: int, kinds: tuple[str, ...], one_in: int) -> Callable[[int], st
 @pytest.mark.parametrize("kind", ["cut", "lose", "corrupt", "hang"])
 @pytest.mark.parametrize("writer_listens", [False, True])
 def test_faults_lose_and_double_nothing(kind: str, writer_listens: bool) -> None:
-    wire = Wire(seeded(7, (kind,), 12 if kind != "hang" else 60))
+    wire = Wire(seeded(7, (kind,), 6 if kind != "hang" else 12))
     left, right = asyncio.run(through(wire, count=6000, writer_listens=writer_listens, capacity=4096))
     assert wire.faults > 3
     assert right.channel.written == 6000 == left.channel.readers[0].account.acknowledged
     if kind == "corrupt":
         assert any("corrupt" in text for text in left.told.warned + right.told.warned)
+
+
+def test_frames_that_come_together_are_answered_together() -> None:
+    sent: dict[int, int] = {}
+
+    class Counting(Wire):
+        def pass_on(self, half: Half, frame: bytes) -> bytes | None:
+            sent[frame[4]] = sent.get(frame[4], 0) + 1
+            return super().pass_on(half, frame)
+
+    asyncio.run(through(Counting(), count=20_000))
+    assert sent[ord("D")] > 100
+    assert sent[ord("A")] <= sent[ord("D")] // 2 + 4  # half the window, or 5 ms; the end, and the bye
 
 
 async def durable_through(folder: Path, seed: int, kills: int) -> list[bytes]:

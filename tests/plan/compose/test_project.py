@@ -88,15 +88,13 @@ def test_every_processor_is_behind_walls(chain: Exported, name: str) -> None:
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true", "seccomp=connector/seccomp.json"]
-    assert service["entrypoint"] == ["/.connector/connector-shim", "--stay", "/.connector/shim.sock"]
+    assert service["entrypoint"] == ["/.shim/connector-shim", "--stay", "/.connector/shim.sock"]
     assert service["depends_on"] == {"connector": {"condition": "service_healthy"}}
-    assert service["volumes"][0] == {
-        "type": "volume",
-        "source": f"bridge-{name}",
-        "target": "/.connector",
-        "read_only": True,
-        "volume": {"nocopy": True},
-    }
+    shared = {"type": "volume", "read_only": True, "volume": {"nocopy": True}}
+    assert service["volumes"][:2] == [
+        shared | {"source": "shim", "target": "/.shim"},
+        shared | {"source": f"bridge-{name}", "target": "/.connector"},
+    ]
 
 
 def test_an_untrusted_one_has_no_network_a_user_of_its_own_and_limits(chain: Exported) -> None:
@@ -171,11 +169,19 @@ def test_what_an_image_says_is_laid_over_the_file(spec: Processor, due: tuple[st
     assert entrypoint(spec, IMAGE) == due
 
 
+def test_what_answers_each_message_may_have_more_containers(chain: Exported) -> None:
+    assert {name: table.get("replicas") for name, table in chain.changes["processors"].items()} == {
+        "fetch": None,
+        "clean": 8,
+        "store": None,
+    }
+
+
 def test_nothing_is_laid_over_what_says_it_all(tmp_path: Path) -> None:
     found = Exported(
         CHAIN.replace('image  = "fetch:1"', 'image = "fetch:1"\ncommand = ["go"]'), tmp_path, Image("x"), secrets=()
     )
-    assert found.changes == {}
+    assert "fetch" not in found.changes["processors"]
 
 
 TWO = """
@@ -272,7 +278,7 @@ def test_files_and_folders_that_the_file_names_are_mounted(tmp_path: Path) -> No
     text = CHAIN.replace('network = "database"', 'writes = "kept"\nmounts = ["data", "data:/out:rw"]')
     found = Exported(text + '[channels.kept]\nkind = "file"\npath = "out/kept.txt"\n', tmp_path, secrets=())
     assert "./out:/pipeline/out" in found.service("connector")["volumes"]
-    binds = found.service("store")["volumes"][1:]
+    binds = found.service("store")["volumes"][2:]
     assert binds[0] == {
         "type": "bind",
         "source": "./data",
