@@ -278,7 +278,7 @@ def test_a_request_that_is_none_leaves_no_traceback(
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(said)
         assert b" 400 " in await reader.readline()
-        writer.close()
+        await gone(writer)
         await listener.close()
 
     run(act)
@@ -303,7 +303,7 @@ def test_garbage_from_a_stranger_ends_its_connection(tmp_path: Path) -> None:
         assert "a frame of 1,195,725,856 bytes" in await said.get()
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read() == b""
-        writer.close()
+        await gone(writer)
         await listener.close()
 
     run(act)
@@ -326,10 +326,17 @@ def test_a_stranger_that_says_nothing_is_let_go(kind: str, tmp_path: Path, monke
                 async with asyncio.timeout(10):
                     while await reader.read(1000):
                         pass  # what it says first, and that what was said is wrong
-            writer.close()
+            await gone(writer)
         await listener.close()
 
     run(act)
+
+
+async def gone(writer: asyncio.StreamWriter) -> None:
+    """Close it, and wait until it is: what is left of it would be told of in another test."""
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 async def _never(_connection: Connection) -> None:
@@ -351,7 +358,7 @@ def test_many_strangers_are_bounded(tmp_path: Path) -> None:
             assert await opened[-1][0].read() == b""
         over.set()
         for _, writer in opened:
-            writer.close()
+            await gone(writer)
         await listener.close()
 
     run(act)
