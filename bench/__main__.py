@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.acknowledged import ACKNOWLEDGED
 from bench.brokers import BROKERS
+from bench.compose import COMPOSE
 from bench.durable import DURABLE
 from bench.figures import FIGURES
 from bench.homes import HOMES
@@ -27,7 +28,7 @@ from bench.zeromq import ZEROMQ
 
 def main() -> int:
     """Measure what is asked for; 1 where a target was missed."""
-    every = RATIOS | FIGURES | HOMES | DURABLE | BROKERS | STORED | ACKNOWLEDGED | ZEROMQ | LINKS
+    every = RATIOS | FIGURES | HOMES | DURABLE | BROKERS | STORED | ACKNOWLEDGED | ZEROMQ | LINKS | COMPOSE
     parser = argparse.ArgumentParser(prog="python -m bench", description="Benchmarks of the connector runner.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(every)} (default: all)")
     parser.add_argument("--quick", action="store_true", help="smaller counts, for a quick look")

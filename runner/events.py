@@ -156,7 +156,8 @@ class LogLine(Event):
     """One line that a program wrote to its log. `text` is as written (escapes and all), without its newline.
 
     `stream`: "stderr", "stdout" (of a processor whose stdout is no port), or "stray" (kept out of the data by `guard`).
-    `cut` tells that the line was longer than the limit.
+    `cut` tells that the line was longer than the limit, `apart` that it is in the log of the program's own container,
+    where people find it.
     """
 
     processor: str
@@ -164,6 +165,7 @@ class LogLine(Event):
     stream: Literal["stderr", "stdout", "stray"]
     text: str
     cut: bool = False
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

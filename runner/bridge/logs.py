@@ -42,6 +42,8 @@ class InstanceLog:
         self._tail: deque[str] = deque(maxlen=_LAST_LINES)
         self.left_out = 0
         self.watcher: Callable[[bytes], None] | None = None
+        self.own: Callable[[str], bool] | None = None
+        """Writes a line into the log of the program's own container; False: there is none."""
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -68,7 +70,10 @@ class InstanceLog:
             return
         self._allowed -= 1
         self.say_left_out()
-        self._bus.emit(LogLine(processor=self._processor, replica=self._replica, stream=stream, text=text, cut=cut))
+        apart = self.own is not None and self.own(text)
+        self._bus.emit(
+            LogLine(processor=self._processor, replica=self._replica, stream=stream, text=text, cut=cut, apart=apart)
+        )
 
     def _text(self, raw: bytes) -> str:
         """What is shown of a line. A secret is hidden before the line is cut, so that no half of one is left."""

@@ -160,8 +160,8 @@ class _Session:
             return EXIT_BUG
         if report.status is RunStatus.COMPLETED:
             return EXIT_COMPLETED
-        if report.status is RunStatus.STOPPED and self._signal is not None:
-            return EXIT_SIGNAL_BASE + self._signal
+        if report.status is RunStatus.STOPPED:
+            return EXIT_SIGNAL_BASE + (self._signal or signal.SIGTERM)  # its containers were stopped, not itself
         return EXIT_FAILED
 
 

@@ -85,6 +85,12 @@ class _Sidecar(click.Command):
     default=HEALTH,
     help=f'Where /health and /ready are answered (default: {HEALTH}), or "off".',
 )
+@click.option(
+    "--logs",
+    type=click.Choice(["here", "containers"]),
+    default="here",
+    help="Where what programs log is shown: in this log, or each in that of its own container.",
+)
 @click.option("--check-health", is_flag=True, help="Ask the runner at --health: exit 0 when it is well, else 1.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write the run's account to this file, as JSON.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines for people, or JSON.")
@@ -103,6 +109,7 @@ def command(
     health: str,
     report: Path | None,
     log_format: Literal["text", "json"],
+    logs: Literal["here", "containers"],
     check_health: bool,
     quiet: bool,
     fresh: bool,
@@ -131,7 +138,15 @@ def command(
             folder_of_shim.install(shim_path())
     pipeline = part(loaded.pipeline, runner)
     folder = state_folder(pipeline, state_dir)
-    run = Run(pipeline, Bus(), exclusive=True, state_folder=folder, fresh=fresh, bridges=bridges)
+    run = Run(
+        pipeline,
+        Bus(),
+        exclusive=True,
+        state_folder=folder,
+        fresh=fresh,
+        bridges=bridges,
+        own_logs=logs == "containers",
+    )
     return carry_out(run, loaded.warnings, report, log_format=log_format, quiet=quiet, beside=_page(run, health))
 
 

@@ -85,6 +85,10 @@ class AttachedHandle(Handle):
         self._ending = asyncio.create_task(_end(seat))
         return seen_from_here(seat.pid, inside)
 
+    def write_log(self, text: str) -> bool:
+        """See `Handle`."""
+        return self._launcher.context.own_logs and self._seat is not None and self._seat.write_log(text)
+
     async def exited(self) -> Exited:
         """See `Handle`."""
         if self._ending is None:
@@ -146,7 +150,7 @@ class AttachedHandle(Handle):
         timer = asyncio.get_running_loop().call_later(_SAY_WAIT_AFTER_S, say)
         if self.standby:
             timer.cancel()
-        asked = self._asked = self._bridge.ask()
+        asked = self._asked = self._bridge.ask(standby=self.standby)
         try:
             seat = await asked
         except asyncio.CancelledError:

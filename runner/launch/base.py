@@ -29,7 +29,8 @@ class LaunchContext:
     `run` is the run's id and `pipeline` the pipeline's name. `exclusive`: this process has no children but those of
     the run. `notify` takes an event for the observers (a warning, the progress of a download), and `stop` asks for an
     orderly end of the run, with a cause; both are called on the event loop's thread only. `stopping` tells whether it
-    is being stopped. `bridges` is where the folders of attached processors are.
+    is being stopped. `bridges` is where the folders of attached processors are; `own_logs`: what their programs log is
+    written into the logs of their containers.
     """
 
     run: str
@@ -39,6 +40,7 @@ class LaunchContext:
     stop: Callable[[str], None] = lambda _cause: None
     stopping: Callable[[], bool] = lambda: False
     bridges: Path | None = None
+    own_logs: bool = False
 
 
 TakeListener = Callable[[socket.socket], None]
@@ -75,6 +77,11 @@ class Handle(ABC):
 
     standby: bool = False
     """Whether nobody misses it while it waits: it is there for the case that more is brought."""
+
+    def write_log(self, text: str) -> bool:
+        """Write a line that the program logged into the log of its own container; False: there is none, or not now."""
+        del text
+        return False
 
     @abstractmethod
     async def start(self, request: LaunchRequest) -> int:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from runner.launch.attached_folder import AttachedFolder
+from runner.launch.container_log import ContainerLog, first_packet
 from runner.launch.peer import peer_of
-from runner.launch.shim_client import LARGEST_PACKET_BYTES, VERSION, Hello, ShimConnection, decode_hello
+from runner.launch.shim_client import VERSION, Hello, ShimConnection, decode_hello
 
 _HELLO_S = 10.0
 _SPARE = 16
@@ -27,7 +28,7 @@ class Seat:
     `asked`: somebody has asked it to stop. `leaving`: that is about it alone, and it goes when its program has ended.
     """
 
-    def __init__(self, bridge: Bridge, channel: socket.socket, hello: Hello) -> None:
+    def __init__(self, bridge: Bridge, channel: socket.socket, hello: Hello, log: ContainerLog) -> None:
         self.inside = str(PurePosixPath(hello.path).parent)
         self.pid = peer_of(channel)
         self.asked = False
@@ -36,6 +37,11 @@ class Seat:
         self.on_leaving: Callable[[], None] | None = None
         self.connection = ShimConnection(channel, on_lost=self._lost, on_stop_requested=self._asked)
         self._bridge = bridge
+        self._log = log
+
+    def write_log(self, text: str) -> bool:
+        """Write a line into its log; False: it has none, or that is behind."""
+        return self._log.write(text)
 
     @property
     def usable(self) -> bool:
@@ -53,15 +59,24 @@ class Seat:
     def let_go(self) -> None:
         """Its container may end: what still runs in it is killed."""
         self.connection.tell_over(_STOPPED)
-        self._bridge.forget(self)
+        self.forget()
 
     def break_off(self) -> None:
         """Nobody knows what runs in it: the shim kills that, and comes back."""
         self.connection.close()
+        self.forget()
+
+    def close_log(self) -> None:
+        """Its log gets no more lines."""
+        self._log.close()
+
+    def forget(self) -> None:
+        """It is not there any more."""
+        self.close_log()
         self._bridge.forget(self)
 
     def _lost(self) -> None:
-        self._bridge.forget(self)
+        self.forget()
 
     def _asked(self) -> None:
         if not self.asked:
@@ -107,8 +122,11 @@ class Bridge:
         """Whether a container that was here is away."""
         return len(self.seats) < self._expected
 
-    def ask(self) -> asyncio.Future[Seat]:
-        """A future of a free seat; to be cancelled, or given to `withdraw`, by who does not want it any more."""
+    def ask(self, *, standby: bool) -> asyncio.Future[Seat]:
+        """A future of a free seat; to be cancelled, or given to `withdraw`, by who does not want it any more.
+
+        Who stands by gets one after all who are missed.
+        """
         future: asyncio.Future[Seat] = self._loop.create_future()
         while self._free and not future.done():
             seat = self._free.popleft()
@@ -116,7 +134,7 @@ class Bridge:
                 seat.taken = True
                 future.set_result(seat)
         if not future.done():
-            self._waiters.append(future)
+            (self._waiters.append if standby else self._waiters.appendleft)(future)
         return future
 
     def withdraw(self, future: asyncio.Future[Seat]) -> None:
@@ -154,6 +172,7 @@ class Bridge:
         self._expected -= len(self.seats)
         for seat in list(self.seats):
             seat.connection.tell_over(code)
+            seat.close_log()
         self.seats.clear()
 
     async def close(self) -> None:
@@ -169,6 +188,7 @@ class Bridge:
             await asyncio.wait(self._greeting)
         for seat in list(self.seats):
             seat.connection.close()
+            seat.close_log()
         self.seats.clear()
         self.folder.close()
 
@@ -196,22 +216,26 @@ class Bridge:
 
     async def _greet(self, channel: socket.socket) -> None:
         """Let in who says hello soon; anybody else is turned away."""
+        log = ContainerLog(None)
         try:
             async with asyncio.timeout(_HELLO_S):
-                hello = decode_hello(await self._loop.sock_recv(channel, LARGEST_PACKET_BYTES))
+                said, log = await first_packet(channel)
+                hello = decode_hello(said)
         except (OSError, TimeoutError):
             hello = None
         except asyncio.CancelledError:
             channel.close()
             raise
         if hello is None or hello.version != VERSION:
+            log.close()
             channel.close()
             if hello is not None:
                 other = f"a shim of another version ({hello.version}, not {VERSION})"
                 self._on_misfit(f"{other} is turned away: restart its container")
             return
-        seat = Seat(self, channel, hello)
+        seat = Seat(self, channel, hello, log)
         if self.over is not None:
+            log.close()
             seat.connection.tell_over(self.over)
             self._expected -= 1
             self._on_come()

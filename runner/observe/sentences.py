@@ -80,7 +80,7 @@ def sentences(event: Event) -> tuple[Sentence, ...]:
     level = level_of(event)
     match event:
         case LogLine():
-            return (_log_line(event, level),)
+            return () if event.apart else (_log_line(event, level),)
         case StateChanged():
             text = _state_text(event)
             return (Sentence(level, instance_name(event.processor, event.replica), text),) if text else ()

@@ -88,6 +88,7 @@ class BatchInstance(Instance):
 
     async def live(self, handle: Handle) -> None:
         """Run the program for one batch after the other; tells its processor how it ended."""
+        self.log.own = handle.write_log
         self._number = 1
         self._become(InstanceState.STARTING, "waiting for its first batch")
         try:

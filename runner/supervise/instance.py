@@ -204,6 +204,7 @@ class Instance:
 
     async def live(self, handle: Handle) -> None:
         """Run the program until it has ended for good; tells its processor how."""
+        self.log.own = handle.write_log
         try:
             while not self._ended_early.is_set():
                 failed = await self._suspects.next(self._ended_early)

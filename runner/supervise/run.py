@@ -68,6 +68,7 @@ class Run:
         state_folder: Path | None = None,
         fresh: bool = False,
         bridges: Path | None = None,
+        own_logs: bool = False,
     ) -> None:
         self.id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
         self.pipeline = with_images(pipeline)
@@ -80,6 +81,7 @@ class Run:
         self._state_folder = state_folder
         self._fresh = fresh
         self._bridges = bridges
+        self._own_logs = own_logs
         self._state: State | None = None
         self._exclusive = exclusive
         self._failed = False
@@ -147,6 +149,7 @@ class Run:
                 stop=self.stop,
                 stopping=lambda: self.stopping is not None,
                 bridges=self._bridges,
+                own_logs=self._own_logs,
             )
         )
         self._started_s = self._clock()

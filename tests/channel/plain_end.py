@@ -151,7 +151,8 @@ class End:
             self.channel.abandon()
             await task
             for writer in self._came:
-                writer.transport.abort()
+                if not writer.is_closing():
+                    writer.transport.abort()
 
     async def connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection to it, as soon as it listens."""

@@ -174,6 +174,19 @@ def test_messages_that_are_no_lines_go_one_by_one() -> None:
     run(act)
 
 
+def test_an_empty_message_is_one_too() -> None:
+    async def act() -> None:
+        api = Api(_status())
+        end = End("writer", "http", listens=False, port=api.port, bounds=QUICK)
+        end.write(b"one", b"", b"two")
+        end.end()
+        async with api.serving():
+            await end.live()
+        assert [body for _, body, _ in api.asked] == [b"one", b"", b"two"]
+
+    run(act)
+
+
 def test_in_a_stop_a_server_that_is_not_there_is_not_waited_for() -> None:
     async def act() -> None:
         end = End("writer", "http", listens=False, bounds=Bounds(first_wait_s=30, longest_wait_s=30))

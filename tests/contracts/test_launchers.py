@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from runner.launch.cgroup import CgroupHome
 from runner.spec.model import MIB, Home, Resources
 from tests.conftest import without
 from tests.contracts.homes import ANOTHER_RUN, HOMES, HomeKind, program, run, started
+from tests.launch.shims import PLACE
 
 HIDES = {
     "a child": "sleep 1000 & ",
@@ -337,7 +339,12 @@ async def main():
 
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as runner:
+    with (
+        tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp") as place,
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, PLACE: place}
+        ) as runner,
+    ):
         assert runner.stdout is not None
         assert runner.stdout.readline() == b"up\n"
         runner.kill()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from runner.channel.link.transport import Connection, DownError, Transport
+from runner.channel.link.transport import Connection, DownError, RefusedError, Transport
 from runner.channel.link.transports import transport_for
 from runner.spec.model import Network
 from tests.certificates import authority, curve_keys
@@ -240,6 +240,51 @@ def test_who_has_not_the_right_protection_does_not_get_in(
     run(act)
 
 
+def test_a_refusal_is_believed_when_it_is_repeated(tmp_path: Path) -> None:
+    """One that has no checksum may be a changed byte: the run would end for it."""
+
+    async def act() -> None:
+        listens, _ = transports("websocket+token", tmp_path)
+        listener = await listens.listen(_never)
+        port = int(listener.address.rstrip("/").rpartition(":")[2])
+        connects = transport_for("websocket", Network(host="127.0.0.1", port=port, token="wrong"), MOST)
+        raised = []
+        for _ in range(3):
+            with pytest.raises(DownError, match="another token") as error:
+                await connects.connect()
+            raised.append(error.type)
+        assert raised == [DownError, DownError, RefusedError]
+        await listener.close()
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: web\xc6ocket\r\nConnection: Upgrade\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost:\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Key: c3\xac==\r\n\r\n",
+        b"GET / HTTP!1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHo\x18st: a\r\n\r\n",
+    ],
+)
+def test_a_request_that_is_none_leaves_no_traceback(
+    said: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def act() -> None:
+        listens, _ = transports("websocket", tmp_path)
+        listener = await listens.listen(_never)
+        port = int(listener.address.rstrip("/").rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        assert b" 400 " in await reader.readline()
+        writer.close()
+        await listener.close()
+
+    run(act)
+    assert "Traceback" not in caplog.text
+
+
 def test_garbage_from_a_stranger_ends_its_connection(tmp_path: Path) -> None:
     async def act() -> None:
         listens, _ = transports("tcp", tmp_path)
@@ -262,6 +307,33 @@ def test_garbage_from_a_stranger_ends_its_connection(tmp_path: Path) -> None:
         await listener.close()
 
     run(act)
+
+
+@pytest.mark.parametrize("kind", ["tcp+tls", "websocket", "websocket+tls", "zeromq"])
+def test_a_stranger_that_says_nothing_is_let_go(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that says half of something: it would keep a descriptor for ever."""
+    for name in ("tcp._HANDSHAKE_S", "websocket._CONNECT_S", "zeromq._HANDSHAKE_S"):
+        monkeypatch.setattr(f"runner.channel.link.{name}", 0.3)
+
+    async def act() -> None:
+        listens, _ = transports(kind, tmp_path)
+        listener = await listens.listen(_never)
+        port = int(listener.address.rstrip("/").rpartition(":")[2])
+        for said in (b"", b"\xff\0\0\0\0\0\0\0\1\x7f" if kind == "zeromq" else b"GET / HTTP/1.1\r\nHost: a"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(said)
+            with contextlib.suppress(ConnectionResetError):
+                async with asyncio.timeout(10):
+                    while await reader.read(1000):
+                        pass  # what it says first, and that what was said is wrong
+            writer.close()
+        await listener.close()
+
+    run(act)
+
+
+async def _never(_connection: Connection) -> None:
+    raise AssertionError("nobody has come")
 
 
 def test_many_strangers_are_bounded(tmp_path: Path) -> None:

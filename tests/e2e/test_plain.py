@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -24,11 +24,19 @@ import zmq
 
 from tests.certificates import authority, curve_keys
 from tests.children.build import sink, source
-from tests.e2e.connector import Connector, Running, steady, until
+from tests.e2e import connector as driver
+from tests.e2e.connector import Connector, Running, steady
 from tests.e2e.test_run import sent
 from tests.e2e.test_runners import free_port
 
 COUNT = 3000
+PATIENCE_S = 60.0
+"""Runners and their programs take long to start where much else runs."""
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """Wait for the event that makes `condition` true."""
+    return driver.until(condition, what, PATIENCE_S)
 
 
 def reads(tmp_path: Path, kind: str, port: int, **more: Any) -> dict[str, Any]:

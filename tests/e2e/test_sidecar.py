@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -29,8 +30,8 @@ NAMES = ("source", "middle", "sink")
 
 
 def three(tmp_path: Path, count: int = COUNT, *, durable: bool = False, **middle: Any) -> dict[str, Any]:
-    """A source, a `cat` that answers, a sink that acknowledges."""
-    channel = {"kind": "durable", "durability": "process"} if durable else {}
+    """A source, a `cat` that answers, a sink that acknowledges; none can be far ahead of the next."""
+    channel = {"capacity": "512KiB"} | ({"kind": "durable", "durability": "process"} if durable else {})
     return {
         "processors": {
             "source": {"command": source(count), "writes": "raw", "resume": "skip"},
@@ -83,7 +84,7 @@ def taken(file: Path) -> bytes:
 @pytest.mark.parametrize("victim", ["source", "middle", "sink"])
 @pytest.mark.parametrize("durable", [False, True], ids=["memory", "durable"])
 def test_a_container_that_is_killed_is_waited_for(tmp_path: Path, victim: str, durable: bool) -> None:
-    with Sidecar(tmp_path, three(tmp_path, 200_000, durable=durable)) as sidecar:
+    with Sidecar(tmp_path, three(tmp_path, 100_000, durable=durable)) as sidecar:
         sidecar.begin()
         containers = dict(zip(NAMES, sidecar.containers(*NAMES), strict=True))
         progressed(sidecar, tmp_path, 1000)
@@ -96,7 +97,7 @@ def test_a_container_that_is_killed_is_waited_for(tmp_path: Path, victim: str, d
         sidecar.containers(victim)
         result = sidecar.finish()
         result.completed()
-        assert taken(tmp_path / "out") == sent(200_000)
+        assert taken(tmp_path / "out") == sent(100_000)
         assert result.processor(victim)["restarts"] == 1
         assert "its container has gone" in result.output
         assert [each.wait(DEADLINE_S) for name, each in containers.items() if name != victim] == [0, 0]
@@ -104,7 +105,7 @@ def test_a_container_that_is_killed_is_waited_for(tmp_path: Path, victim: str, d
 
 @pytest.mark.parametrize("victim", ["source", "middle", "sink"])
 def test_a_program_that_is_killed_is_started_again_in_its_container(tmp_path: Path, victim: str) -> None:
-    with Sidecar(tmp_path, three(tmp_path, 200_000)) as sidecar:
+    with Sidecar(tmp_path, three(tmp_path, 100_000)) as sidecar:
         sidecar.begin()
         containers = dict(zip(NAMES, sidecar.containers(*NAMES), strict=True))
         progressed(sidecar, tmp_path, 1000)
@@ -112,17 +113,17 @@ def test_a_program_that_is_killed_is_started_again_in_its_container(tmp_path: Pa
         program.kill()
         result = sidecar.finish()
         result.completed()
-        assert taken(tmp_path / "out") == sent(200_000)
+        assert taken(tmp_path / "out") == sent(100_000)
         assert result.processor(victim)["restarts"] == 1
         assert [each.wait(DEADLINE_S) for each in containers.values()] == [0, 0, 0]
 
 
 def test_a_sidecar_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     """Twice; its containers stay."""
-    with Sidecar(tmp_path, three(tmp_path, 200_000, durable=True), "--state-dir", str(tmp_path / "state")) as sidecar:
+    with Sidecar(tmp_path, three(tmp_path, 100_000, durable=True), "--state-dir", str(tmp_path / "state")) as sidecar:
         sidecar.begin()
         containers = sidecar.containers(*NAMES)
-        for messages in (1000, 50_000):
+        for messages in (1000, 20_000):
             progressed(sidecar, tmp_path, messages)
             programs = [child for each in containers for child in psutil.Process(each.pid).children()]
             assert sidecar.running is not None
@@ -134,12 +135,12 @@ def test_a_sidecar_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
             sidecar.begin()
         result = sidecar.finish()
         result.completed()
-        assert taken(tmp_path / "out") == sent(200_000)
+        assert taken(tmp_path / "out") == sent(100_000)
         assert [each.wait(DEADLINE_S) for each in containers] == [0, 0, 0]
 
 
 def test_sidecar_and_container_killed_together(tmp_path: Path) -> None:
-    with Sidecar(tmp_path, three(tmp_path, 200_000, durable=True)) as sidecar:
+    with Sidecar(tmp_path, three(tmp_path, 100_000, durable=True)) as sidecar:
         running = sidecar.begin()
         containers = sidecar.containers(*NAMES)
         progressed(sidecar, tmp_path, 1000)
@@ -150,29 +151,28 @@ def test_sidecar_and_container_killed_together(tmp_path: Path) -> None:
         until(lambda: sidecar.cause("middle") == "waiting for a container of `middle`", "it to be waited for")
         sidecar.containers("middle")
         sidecar.finish().completed()
-        assert taken(tmp_path / "out") == sent(200_000)
+        assert taken(tmp_path / "out") == sent(100_000)
 
 
 def test_all_containers_stopped_drain_the_run(tmp_path: Path) -> None:
     """As `compose stop` does it: everything that depends on the sidecar first."""
     with Sidecar(tmp_path, three(tmp_path, 10_000_000)) as sidecar:
-        running = sidecar.begin()
+        sidecar.begin()
         containers = sidecar.containers(*NAMES)
         progressed(sidecar, tmp_path, 1000)
         for each in containers:
             each.terminate()
         result = sidecar.finish()
-        report = result.expect(1, "stopped")
+        report = result.expect(128 + signal.SIGTERM, "stopped")
         assert report["cause"] == "the containers of all its processors are being stopped"
         account = result.account("clean", "sink")
         assert account == {"written": account["written"], "acknowledged": account["written"]}
         assert [each.wait(DEADLINE_S) for each in containers] == [143, 143, 143]
-        assert running.process.returncode == 1
 
 
 def test_one_container_stopped_leaves_the_run(tmp_path: Path) -> None:
     """As `compose restart middle` does it."""
-    with Sidecar(tmp_path, three(tmp_path, 300_000)) as sidecar:
+    with Sidecar(tmp_path, three(tmp_path, 150_000)) as sidecar:
         sidecar.begin()
         containers = dict(zip(NAMES, sidecar.containers(*NAMES), strict=True))
         progressed(sidecar, tmp_path, 1000)
@@ -181,7 +181,7 @@ def test_one_container_stopped_leaves_the_run(tmp_path: Path) -> None:
         sidecar.containers("middle")
         result = sidecar.finish()
         result.completed()
-        assert (tmp_path / "out").read_bytes() == sent(300_000)
+        assert (tmp_path / "out").read_bytes() == sent(150_000)
         assert "its container was stopped" in result.output
         assert result.processor("middle")["restarts"] == 1
 
@@ -211,19 +211,22 @@ def test_a_failed_run_ends_its_containers_as_failed(tmp_path: Path) -> None:
 
 
 def test_stopped_while_it_waits_for_containers(tmp_path: Path) -> None:
-    with Sidecar(tmp_path, three(tmp_path)) as sidecar:
+    """Nobody who is not there is given a grace period."""
+    pipeline = three(tmp_path)
+    for each in pipeline["processors"].values():
+        each["stop"] = {"grace": "1h"}
+    with Sidecar(tmp_path, {**pipeline, "drain": "1h"}) as sidecar:
         running = sidecar.begin()
         sidecar.containers("middle")
         until(lambda: sidecar.ask("/ready")[1]["processors"]["middle"]["state"] == "running", "one to run")
         running.signal(signal.SIGTERM)
         result = sidecar.finish()
         result.expect(128 + signal.SIGTERM, "stopped")
-        assert result.took_s < 10  # nobody is given a grace period who is not there
         assert "stopped (waiting for a container of `source`)" in result.output
 
 
 def test_replicas_share_the_door_and_a_spare_stands_by(tmp_path: Path) -> None:
-    with Sidecar(tmp_path, three(tmp_path, 300_000, replicas=2)) as sidecar:
+    with Sidecar(tmp_path, three(tmp_path, 150_000, replicas=2)) as sidecar:
         sidecar.begin()
         first, second, *_ = sidecar.containers("middle", "middle", "middle", "source", "sink")
         progressed(sidecar, tmp_path, 1000)
@@ -232,7 +235,7 @@ def test_replicas_share_the_door_and_a_spare_stands_by(tmp_path: Path) -> None:
         killed(working[0])  # the spare takes its place
         result = sidecar.finish()
         result.completed()
-        assert (tmp_path / "out").read_bytes() == sent(300_000)
+        assert (tmp_path / "out").read_bytes() == sent(150_000)
         assert first is not second
         left = [each for each in sidecar.shims.all if each is not working[0]]
         assert [each.wait(DEADLINE_S) for each in left] == [0, 0, 0, 0]
@@ -259,10 +262,17 @@ def test_replicas_that_never_had_a_container_are_not_missed(tmp_path: Path) -> N
         assert result.output.count("stopped (nothing is left for it)") == 6
 
 
+def elsewhere(tmp_path: Path) -> Connector:
+    """The command in a folder of its own, beside one that runs."""
+    (tmp_path / "elsewhere").mkdir(exist_ok=True)
+    return Connector(tmp_path / "elsewhere")
+
+
 def test_a_second_sidecar_is_refused(tmp_path: Path) -> None:
     with Sidecar(tmp_path, three(tmp_path)) as sidecar:
         sidecar.begin()
-        result = Connector(tmp_path).command("sidecar", "--bridges", str(sidecar.shims.path), "--health", "off")
+        file, options = str(tmp_path / "pipeline.toml"), ["--bridges", str(sidecar.shims.path), "--health", "off"]
+        result = elsewhere(tmp_path).command("sidecar", file, *options)
         assert result.code == 3
         assert f"another runner listens at {sidecar.shims.path}/source/shim.sock" in result.stderr
         sidecar.containers(*NAMES)
@@ -402,7 +412,7 @@ def test_health_and_readiness(tmp_path: Path) -> None:
     with Sidecar(tmp_path, three(tmp_path, 10_000_000)) as sidecar:
         sidecar.begin()
         check = ["sidecar", "--check-health", "--health", f"127.0.0.1:{sidecar.port}"]
-        assert Connector(tmp_path).command(*check).code == 0
+        assert elsewhere(tmp_path).command(*check).code == 0
         status, body = sidecar.ask("/ready")
         waits = {f"{name}: waiting for a container of `{name}`" for name in NAMES}
         assert status == 503
@@ -416,7 +426,7 @@ def test_health_and_readiness(tmp_path: Path) -> None:
         assert sidecar.running is not None
         sidecar.running.signal(signal.SIGTERM)
         sidecar.finish()
-        result = Connector(tmp_path).command(*check)
+        result = elsewhere(tmp_path).command(*check)
         assert (result.code, "nobody answers at" in result.stderr) == (1, True)
 
 
@@ -548,3 +558,18 @@ def test_checks_are_made_in_the_container(tmp_path: Path) -> None:
         sidecar.shims.start("middle", WHERE="container")
         sidecar.finish().completed()
         assert (tmp_path / "out").read_bytes() == sent(COUNT)
+
+
+def test_what_a_program_logs_is_in_the_log_of_its_own_container(tmp_path: Path) -> None:
+    loud = ["sh", "-c", "echo first >&2; cat; printf '\\033[31mlast\\n' >&2"]
+    with Sidecar(tmp_path, three(tmp_path, 100, command=loud), "--logs", "containers") as sidecar:
+        sidecar.begin()
+        read, write = os.pipe()
+        with open(read, "rb") as log:  # noqa: PTH123 - a descriptor
+            sidecar.containers("source", "sink")
+            sidecar.shims.start("middle", log=write)
+            os.close(write)
+            result = sidecar.finish()
+            result.completed()
+            assert log.read().splitlines()[-2:] == [b"first", b"\\x1b[31mlast"]
+        assert "first" not in result.output

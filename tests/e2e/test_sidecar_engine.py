@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import need_image
 from tests.e2e.connector import until
 from tests.e2e.sidecar import Sidecar
-from tests.launch.images import docker
+from tests.launch.images import docker, own_tag, scratch
 
 IMAGE = "debian:trixie-slim"
 COUNT = 300_000
@@ -36,11 +36,11 @@ class Containers:
         self._run = os.urandom(4).hex()
         self._names: list[str] = []
 
-    def start(self, processor: str, *options: str) -> str:
+    def start(self, processor: str, *options: str, image: str = IMAGE) -> str:
         name = f"connector-test-{self._run}-{len(self._names)}-{processor}"
         self._names.append(name)
         bridge = f"{self._sidecar.shims.path}/{processor}:/bridge:ro"
-        command = ("--entrypoint", "/bridge/connector-shim", IMAGE, "--stay", "/bridge/shim.sock")
+        command = ("--entrypoint", "/bridge/connector-shim", image, "--stay", "/bridge/shim.sock")
         docker("run", "--detach", "--name", name, *WALL, *options, "--volume", bridge, *command)
         return name
 
@@ -170,3 +170,21 @@ def test_a_paused_container_is_given_up_and_comes_back(pipeline: dict[str, Any],
         sidecar.finish().completed()
         assert whole(tmp_path)
         assert [code_of(name) for name in names] == [0, 0]
+
+
+@pytest.fixture
+def scratch_image() -> Iterator[str]:
+    """One program and nothing else."""
+    tag = scratch().load(own_tag("sidecar-scratch"))
+    yield tag
+    docker("image", "rm", "--force", tag)
+
+
+def test_an_image_without_a_shell_and_a_libc(scratch_image: str, tmp_path: Path) -> None:
+    """What it executes is the shim's own prober, which sees the image's files."""
+    pipeline = {"processors": {"one": {"command": ["connector-probe", "file", "/program"]}}}
+    with Sidecar(tmp_path, pipeline) as sidecar, containers(sidecar) as engine:
+        sidecar.begin()
+        name = engine.start("one", image=scratch_image)
+        sidecar.finish().completed()
+        assert code_of(name) == 0

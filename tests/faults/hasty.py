@@ -91,7 +91,6 @@ def main() -> None:
     for module in (tcp, websocket):
         module._CONNECT_S = HASTY.hello_s  # type: ignore[attr-defined]
     tcp._HANDSHAKE_S = zeromq._HANDSHAKE_S = HASTY.hello_s
-    zeromq._BEAT_S, zeromq._SILENT_S = HASTY.beat_s, HASTY.silent_s
     kinds.link_ends = partial(kinds.link_ends, timing=HASTY)
     WAYS[way]()
     if way != "whole":

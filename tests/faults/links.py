@@ -174,12 +174,13 @@ class Joined:
         common |= self._protection(protection)
         if server is not None:
             proxies = [
-                self._stack.enter_context(Proxy(server.port, self.plan.bytes_per_s, to_server=True)) for _ in range(2)
+                self._stack.enter_context(Proxy(server.port, self.plan.bytes_per_s, listener_keeps=True))
+                for _ in range(2)
             ]
             places = [common | {"url": f"nats://127.0.0.1:{proxy.port}"} for proxy in proxies]
         else:
             port = free_port()
-            proxies = [self._stack.enter_context(Proxy(port, self.plan.bytes_per_s))]
+            proxies = [self._stack.enter_context(Proxy(port, self.plan.bytes_per_s, listener_keeps=name == "zeromq"))]
             common |= {"listen": self.plan.listen}
             places = [common | {"address": f"127.0.0.1:{each}"} for each in (proxies[0].port, port)]
             if self.plan.listen == "writer":

@@ -19,9 +19,9 @@ from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 _READ_BYTES = 64 << 10
-_SPRING_LIMIT_S = 30.0
+_SPRING_LIMIT_S = 90.0
 """So long may pass until the bytes have gone through that a fault waits for."""
-_GONE_LIMIT_S = 30.0
+_GONE_LIMIT_S = 60.0
 """So long may pass until both ends have let go of a connection that is dead in one direction."""
 _DELAY_S = 0.05
 _SLOW_BYTES_PER_S = 100_000.0
@@ -142,10 +142,10 @@ class _Flow:
 class Proxy:
     """Listens at `port`, and joins each connection to the port `target`. Use as a context manager."""
 
-    def __init__(self, target: int, bytes_per_s: float = 0.0, *, to_server: bool = False) -> None:
+    def __init__(self, target: int, bytes_per_s: float = 0.0, *, listener_keeps: bool = False) -> None:
         self.target = target
-        self.to_server = to_server
-        """Who listens is no runner: how long it keeps a dead connection is its own business."""
+        self.listener_keeps = listener_keeps
+        """Who listens keeps a dead connection as long as it likes, or finds out by asking our kernel, which answers."""
         self.bytes_per_s = bytes_per_s
         """Never more than this goes forth; 0: as much as can."""
         self.port = 0
@@ -158,7 +158,7 @@ class Proxy:
         self._flows: dict[Way, _Flow] = {}
         self._links: set[_Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Task[None] | None = None
+        self._listening: socket.socket | None = None
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -187,7 +187,7 @@ class Proxy:
 
     async def _open(self) -> None:
         self._flows = {way: _Flow(self.bytes_per_s if way is Way.FORTH else 0.0) for way in Way}
-        await self._listen()
+        self._listen()
 
     async def _close(self) -> None:
         await self._away()
@@ -195,22 +195,25 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _listen(self) -> None:
+    def _listen(self) -> None:
         listening = socket.socket()
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.settimeout(0)
         listening.bind(("127.0.0.1", self.port))
         listening.listen(64)
         self.port = listening.getsockname()[1]
-        self._listener = self._loop.create_task(self._accept(listening))
+        self._listening = listening
+        self._loop.add_reader(listening, self._accept, listening)
 
-    async def _accept(self, listening: socket.socket) -> None:
-        with listening:
-            while True:
-                near, _ = await self._loop.sock_accept(listening)
-                task = self._loop.create_task(self._join(near))
-                self._tasks.add(task)
-                task.add_done_callback(partial(self._done, near))
+    def _accept(self, listening: socket.socket) -> None:
+        """By hand: a connection that `sock_accept` has when it is cancelled is nobody's."""
+        try:
+            near, _ = listening.accept()
+        except OSError:
+            return
+        task = self._loop.create_task(self._join(near))
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._done, near))
 
     def _done(self, near: socket.socket, task: asyncio.Task[None]) -> None:
         near.close()  # of a task that never began as well
@@ -220,9 +223,9 @@ class Proxy:
 
     async def _away(self) -> None:
         """Nobody listens, and all connections are reset."""
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+        if self._listening is not None:
+            self._loop.remove_reader(self._listening)
+            self._listening.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -247,6 +250,7 @@ class Proxy:
                 if reset:
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 each.close()
+            link.let_go.set()
             link.over.set()
 
     async def _carry(self, link: _Link) -> bool:
@@ -339,7 +343,7 @@ class Proxy:
         if fault.what is What.AWAY:
             await self._away()
             await asyncio.sleep(fault.for_s)
-            await self._listen()
+            self._listen()
             return True
         flow = self._flows[fault.way]
         flow.worsen(fault.what)
@@ -360,7 +364,7 @@ class Proxy:
         limit_s = fault.for_s if fault.what is What.CORRUPT else _GONE_LIMIT_S
         try:
             async with asyncio.timeout(limit_s):
-                await (link.let_go if self.to_server else link.over).wait()
+                await (link.let_go if self.listener_keeps else link.over).wait()
         except TimeoutError:
             if fault.what is not What.CORRUPT:
                 raise AssertionError(f"an end still holds its connection after {limit_s} s: {fault}") from None

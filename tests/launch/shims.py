@@ -16,6 +16,8 @@ from runner.launch.base import LaunchContext
 from runner.spec.model import Processor
 
 DEADLINE_S = 20.0
+PLACE = "CONNECTOR_TEST_PLACE"
+"""Where bridge folders are, for one that will be killed before it can remove them; short."""
 
 
 _LIBC = ctypes.CDLL(None)
@@ -30,7 +32,7 @@ class Shims:
     """Bridge folders in a place of their own, and the shims that were started for them."""
 
     def __init__(self) -> None:
-        self._place = tempfile.TemporaryDirectory(prefix="ct-", dir="/tmp")
+        self._place = tempfile.TemporaryDirectory(prefix="ct-", dir=os.environ.get(PLACE, "/tmp"))
         self.path = Path(self._place.name)
         self.all: list[subprocess.Popen[bytes]] = []
 
@@ -41,7 +43,7 @@ class Shims:
         self.close()
 
     def start(
-        self, name: str, wrap: Callable[[list[str]], list[str]] = list, **variables: str
+        self, name: str, wrap: Callable[[list[str]], list[str]] = list, log: int | None = None, **variables: str
     ) -> subprocess.Popen[bytes]:
         """A container of `name`, as far as a process can be one; its folder must be there."""
         folder = self.path / name
@@ -54,6 +56,7 @@ class Shims:
                 cwd="/",
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=log,
                 preexec_fn=_stop_with_the_tests,  # noqa: PLW1509 - one system call
             )
         )

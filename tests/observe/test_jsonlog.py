@@ -110,6 +110,7 @@ def test_every_event_with_its_fields() -> None:
             "stream": "stray",
             "text": "\x1b[31m",
             "cut": True,
+            "apart": False,
         },
         {"level": "warning", "event": "log_left_out", "processor": "enrich", "replica": 1, "count": 7},
         {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import logging
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _CONNECT_S = 10.0
 _CLOSE_S = 1.0
+_REFUSED_FOR_GOOD = 3
 _REFUSALS = {401: "it wants another token", 404: "there is no such path", 403: "it wants nothing of this runner"}
 
 
@@ -116,6 +118,19 @@ def _said(message: Any, code: int | None) -> str:
     return "it has closed the connection"
 
 
+def _logger() -> logging.Logger:
+    """Says what aiohttp says, but for requests that are none: whoever comes by could fill the log with tracebacks."""
+    from aiohttp.http_exceptions import HttpProcessingError
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+    logger = logging.Logger("runner.channel.link.websocket")  # noqa: LOG001 - its filter is for this listener
+    logger.parent = logging.getLogger("aiohttp.server")
+    logger.addFilter(is_ours)
+    return logger
+
+
 class _Silent:
     """Connections over which no request has come yet, for which aiohttp itself would wait for ever."""
 
@@ -165,6 +180,7 @@ class WebsocketTransport(Transport):
         self.address = f"{self._scheme}://{host}:{network.port}{network.path}"
         self._client = None if network.tls is None else tls.connecting(network.tls)
         self._open = 0
+        self._refused = 0
 
     async def connect(self) -> Connection:
         """See `Transport`."""
@@ -185,11 +201,19 @@ class WebsocketTransport(Transport):
                 )
         except BaseException as error:
             await session.close()
-            raise not_connected(error) from error
+            raise self._believed(not_connected(error)) from error
+        self._refused = 0
         writer = getattr(websocket, "_writer", None)
         if writer is not None:
             writer._limit = MOST_UNSENT_BYTES  # noqa: SLF001 - aiohttp waits after 64 KiB, on the client's side too
         return WebsocketConnection(websocket, self.address, session)
+
+    def _believed(self, error: BaseException) -> BaseException:
+        """A refusal ends the run, and has no checksum: it has to be heard more than once."""
+        self._refused = self._refused + 1 if isinstance(error, RefusedError) else 0
+        if isinstance(error, RefusedError) and self._refused < _REFUSED_FOR_GOOD:
+            return DownError(str(error))
+        return error
 
     async def listen(self, accept: Accept) -> Listener:
         """See `Transport`."""
@@ -206,7 +230,10 @@ class WebsocketTransport(Transport):
             websocket = web.WebSocketResponse(
                 max_msg_size=self._bounds.frame_bytes + 1, compress=False, writer_limit=MOST_UNSENT_BYTES
             )
-            await websocket.prepare(request)
+            try:
+                await websocket.prepare(request)
+            except (ConnectionError, ValueError):  # it is gone already; a header is no text
+                return web.Response(status=400)
             connection = WebsocketConnection(websocket, str(request.remote), None)
             self._open += 1
             try:
@@ -218,7 +245,9 @@ class WebsocketTransport(Transport):
 
         application = web.Application()
         application.router.add_get(self._network.path, handle)
-        runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=_CLOSE_S)
+        runner = web.AppRunner(
+            application, access_log=None, logger=_logger(), handle_signals=False, shutdown_timeout=_CLOSE_S
+        )
         await runner.setup()
         serving = runner.server
         assert serving is not None

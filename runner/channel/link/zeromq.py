@@ -33,8 +33,13 @@ if TYPE_CHECKING:
     import zmq.asyncio
 
 _CONNECT_S = 5.0
-_HANDSHAKE_S, _BEAT_S, _SILENT_S = 10.0, 5.0, 15.0
-"""ZeroMQ's own, below the link's: it would keep a connection for ever that is half open, or never said anything."""
+_HANDSHAKE_S = 10.0
+_SILENT_S, _ASK_AGAIN_S, _ASKS = 15, 5, 3
+"""A socket would keep a connection for ever whose other end is gone without a word: the kernel asks (tcp(7)).
+
+ZeroMQ's own heartbeat would do it, and ends the whole process when a connection breaks while its socket is full (libzmq
+4.3.5, "Assertion failed: !_io_error": https://github.com/zeromq/libzmq/issues/4767).
+"""
 _HELLO, _CLOSE = b"\x00connector", b"\x01close"
 _QUEUED = 4
 """Messages that a socket holds in each direction; a frame is up to about 256 KiB."""
@@ -62,11 +67,11 @@ class _Dealer(Connection):
     async def receive(self) -> Buffer:
         """See `Connection`."""
         self._check_open()
-        (frame,) = await self._unless_closed(self._socket.recv_multipart())
-        if frame == _CLOSE:
-            self._down("it has closed the connection")
+        frames = await self._unless_closed(self._socket.recv_multipart())
+        if len(frames) != 1 or frames[0] == _CLOSE:
+            self._down("it sends what is no frame" if len(frames) != 1 else "it has closed the connection")
             raise DownError(self._why or "")
-        return frame
+        return frames[0]
 
     def _check_open(self) -> None:
         if self._why is not None:
@@ -278,8 +283,10 @@ class ZeromqTransport(Transport):
         socket.setsockopt(zmq.MAXMSGSIZE, self._bounds.frame_bytes + _SEALED_BYTES)
         socket.setsockopt(zmq.SNDBUF, MOST_UNSENT_BYTES)
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(_HANDSHAKE_S * 1000))
-        socket.setsockopt(zmq.HEARTBEAT_IVL, round(_BEAT_S * 1000))
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, round(_SILENT_S * 1000))
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, _SILENT_S)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, _ASK_AGAIN_S)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, _ASKS)
         return socket
 
     async def connect(self) -> Connection:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from runner.channel.base import Outside, Writer
 from runner.channel.nats.names import Names, Sent, StrangeError
 from runner.channel.nats.sender import Told
-from runner.channel.nats.server import Server, ensure_stream
+from runner.channel.nats.server import Server, end, ensure_stream
 from runner.channel.network import FarEnd, Queue, far_name
 from runner.channel.positions import Position, keep_position, position_of
 from runner.codec.base import Batch
@@ -110,8 +110,7 @@ class NatsReceiver(FarEnd):
                 await asyncio.wait(self._acknowledging, timeout=1)
         finally:
             over.cancel()
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
+            await end(receiving)
             telling.close()
             for each in self._from.values():
                 if not each.ended:

@@ -13,7 +13,7 @@ from collections import deque
 
 from runner.channel.base import Outside, Reader
 from runner.channel.nats.names import Names, Sent
-from runner.channel.nats.server import Server, ensure_stream
+from runner.channel.nats.server import Server, end, ensure_stream
 from runner.channel.network import FarEnd, Here, Queue, far_name
 from runner.codec.base import Batch
 from runner.errors import RunnerError
@@ -96,8 +96,7 @@ class NatsSender(FarEnd):
             if sending.done():
                 sending.result()
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
+            await end(sending)
             telling.close()
             for each in self._unconfirmed:
                 if each.task is not None:

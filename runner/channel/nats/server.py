@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 ANSWER_S = 5.0
+_CANCEL_AGAIN_S = 1.0
 _REFUSED = ("authorization", "permissions", "nkey", "user authentication")
 _IN_USE = 10058
 """Code of JetStream: the other side has made the stream in the meantime."""
@@ -158,6 +159,14 @@ class Server:
 
     async def _back(self) -> None:
         self._tell(None)
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel it, until it has ended: before Python 3.12 the client can swallow a cancellation (`asyncio.wait_for`)."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def ensure_stream(stream: JetStreamContext, names: Names, *, most_bytes: int, plain: bool) -> None:

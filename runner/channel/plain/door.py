@@ -46,8 +46,7 @@ class Visitor(Line):
         self.why = why
         self._door.host.hit(why)
         self.hold(0)
-        if self.transport is not None:
-            self.transport.abort()
+        self.abort()
 
     def hold(self, held_bytes: int) -> None:
         """So many bytes of what he sent are no whole message yet; nothing is held of who has gone."""
@@ -120,8 +119,7 @@ class Door:
     def close(self) -> None:
         """End what connections there still are."""
         for visitor in list(self._visitors):
-            if visitor.transport is not None:
-                visitor.transport.abort()
+            visitor.abort()
 
     def came(self, visitor: Visitor) -> None:
         """A visitor can speak."""

@@ -58,6 +58,11 @@ class Line(asyncio.Protocol):
         if self.lost.is_set() or self.transport is None or self.transport.is_closing():
             raise DownError(self.why)
 
+    def abort(self) -> None:
+        """End it at once; asyncio's `abort` fails where a connection is closed already that had something to send."""
+        if self.transport is not None and not self.lost.is_set():
+            self.transport.abort()
+
     # -- what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

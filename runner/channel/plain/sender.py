@@ -54,7 +54,7 @@ class PlainSender(PlainEnd):
                 await self._send(*taken)
                 continue
             if not self.peers:
-                self.reader.let_go()
+                self._give_back()
             await self.changed.wait()
         await asyncio.gather(*map(self._finish, self.peers))
 
@@ -122,8 +122,14 @@ class PlainSender(PlainEnd):
 
     def settle(self) -> None:
         """See `PlainEnd`."""
-        waiting = self._waiting
-        if waiting is not None and not self.reader.came_back(*waiting):
-            self.reader.account.unread += waiting[1].count
+        self._give_back()
+        self.reader.account.unread += self.reader.held
         self.reader.held = 0
         self.reader.leave()
+
+    def _give_back(self) -> None:
+        """Nobody is there: what nobody was given is on record as such, in a channel that has a record."""
+        if self._waiting is not None and self.reader.came_back(*self._waiting):
+            self.reader.held -= self._waiting[1].count
+            self._waiting = None
+        self.reader.let_go()

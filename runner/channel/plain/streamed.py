@@ -127,6 +127,6 @@ class StreamedPeer(Peer):
 
     def close(self) -> None:
         """See `Peer`."""
-        if not self._over.is_set() and self._visitor.transport is not None:
-            self._visitor.transport.abort()
+        if not self._over.is_set():
+            self._visitor.abort()
         self._over.set()

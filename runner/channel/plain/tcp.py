@@ -115,12 +115,11 @@ class TcpPeer(Peer):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._bounds.close_s):
                     await self._line.lost.wait()
-            transport.abort()
+            self._line.abort()
 
     def close(self) -> None:
         """See `Peer`."""
-        if self._line.transport is not None:
-            self._line.transport.abort()
+        self._line.abort()
 
     def waits(self, *, for_us: bool) -> None:
         """See `Peer`."""

@@ -145,8 +145,8 @@ class WebsocketPeer(Peer):
         with contextlib.suppress(OSError, RuntimeError, TimeoutError):
             async with asyncio.timeout(self._bounds.close_s):
                 await self._websocket.close(code=code, message=_whole_text(why))
-        if self._visitor is not None and self._visitor.transport is not None:
-            self._visitor.transport.abort()
+        if self._visitor is not None:
+            self._visitor.abort()
         if self._session is not None:
             await self._session.close()
 
@@ -182,7 +182,6 @@ class WebsocketMeeting(Meeting):
         websocket = web.WebSocketResponse(
             max_msg_size=self._network.max_message_bytes + 1,
             compress=False,
-            writer_limit=0,
             timeout=host.bounds.close_s,
         )
         if not websocket.can_prepare(request).ok:

@@ -328,9 +328,15 @@ static void serve(void)
 /* ---- staying ---- */
 static void say_hello(const char *path)
 {
-    struct { uint32_t version; char path[108]; } hello = { VERSION, "" };
+    struct { char type; uint32_t version; char path[108]; } __attribute__((packed)) hello = { 'H', VERSION, "" };
+    union { char bytes[CMSG_SPACE(sizeof(int))]; struct cmsghdr align; } space = { { 0 } };
     strncpy(hello.path, path, sizeof hello.path - 1);
-    tell('H', &hello, sizeof hello.version + strlen(hello.path));
+    struct iovec part = { &hello, 1 + sizeof hello.version + strlen(hello.path) };
+    struct msghdr packet = { .msg_iov = &part, .msg_iovlen = 1, .msg_control = &space, .msg_controllen = sizeof space };
+    struct cmsghdr *head = CMSG_FIRSTHDR(&packet);
+    head->cmsg_level = SOL_SOCKET, head->cmsg_type = SCM_RIGHTS, head->cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(head), &(int){ 2 }, sizeof(int)); /* its own log: what people ask its container for */
+    if (sendmsg(channel, &packet, MSG_NOSIGNAL | MSG_DONTWAIT) < 0) hung_up = 1;
 }
 
 /* Serves one runner after the other; returns what to exit with. Whatever ran for one is dead before the next. */

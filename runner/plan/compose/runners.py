@@ -108,7 +108,7 @@ def service(runner: str | None, around: Surroundings) -> Block:
 def _command(runner: str | None, around: Surroundings) -> list[str]:
     file = naming.inside(around.file, around.pipeline.folder)
     part = [] if runner is None else ["--runner", runner]
-    shims = ["--shim-dir", naming.SHIMS_OF_RUNNER]
+    shims = ["--shim-dir", naming.SHIMS_OF_RUNNER, "--logs", "containers"]
     return ["sidecar", file, "--changes", f"{naming.PIPELINE}/{CHANGES}", "--state-dir", naming.STATE, *shims, *part]
 
 
