@@ -173,7 +173,7 @@ def test_a_message_that_is_too_long_ends_its_connection_only(connector: Connecto
 
 def test_a_durable_channel_goes_on_where_it_was_acknowledged_after_a_kill(connector: Connector) -> None:
     port, count = free_port(), 150_000
-    pipeline = writes("tcp", port, count=count, durability="process", capacity="64KiB")
+    pipeline = writes("tcp", port, count=count, durability="process", capacity="1MiB")
     pipeline["processors"]["source"]["resume"] = "skip"
     parts: list[bytes] = []
     for kills in range(3):
@@ -202,7 +202,7 @@ def test_a_durable_channel_goes_on_where_it_was_acknowledged_after_a_kill(connec
     assert got[-1] == due[-1]
     account = report["channels"]["x"]["readers"]["far end"]
     assert account["carried"] > 0
-    assert 0 < account["indeterminate"] < account["carried"]
+    assert 0 < account["indeterminate"] <= account["carried"]
     assert count - len(got) < 6_000, "what was on its way at the two kills, and no more"
 
 
