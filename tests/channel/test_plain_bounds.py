@@ -14,6 +14,7 @@ from runner.channel.plain.bounds import BOUNDS, Bounds
 from runner.spec.model import Tls
 from tests.certificates import authority
 from tests.channel.plain_end import End, reset, run, until
+from tests.streams import gone
 
 KINDS = ("tcp", "websocket", "http")
 GOOD = {
@@ -56,7 +57,7 @@ def test_so_many_and_no_more_are_let_in(kind: str) -> None:
                 _, writer = await end.connected()
                 writer.write(GOOD[kind])
                 await asyncio.sleep(0.05)
-                writer.close()
+                await gone(writer)
         assert "turned away" in end.said
 
     run(act)
@@ -69,7 +70,7 @@ def test_who_finds_no_place_over_http_is_told_to_come_later() -> None:
             _, writer = await end.connected()
             answer = await session.post(f"http://127.0.0.1:{end.port}/", data=b"x")
             assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-            writer.close()
+            await gone(writer)
 
     run(act)
 
@@ -102,7 +103,7 @@ async def _speaks_tls(end: End, kind: str, client: Tls) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", end.port, ssl=tls.connecting(client))
     writer.write(GOOD[kind])
     await end.read(1)
-    writer.close()
+    await gone(writer)
 
 
 @pytest.mark.parametrize("kind", ["websocket", "http"])
@@ -118,7 +119,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(kind: str, begin: bytes)
                 if begin:
                     writer.write(b"X: y\r\n")  # header by header
                 await asyncio.sleep(0.05)
-            writer.close()
+            await gone(writer)
         assert _hit(end, "asked for nothing within 0.3 s") == 1
 
     run(act)
@@ -134,7 +135,7 @@ def test_headers_are_bounded_in_number_and_length() -> None:
                     b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + head + b"Content-Length: 1\r\n\r\nx"
                 )
                 assert b"400" in await reader.readline()
-                writer.close()
+                await gone(writer)
             assert not end.channel.written
 
     run(act)
@@ -147,7 +148,7 @@ def test_the_rest_of_a_request_is_not_waited_for_for_ever() -> None:
             reader, writer = await end.connected()
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf")
             assert b"408" in await reader.readline()
-            writer.close()
+            await gone(writer)
         assert _hit(end, "did not come within 0.3 s") == 1
         assert not end.channel.written
 
@@ -165,7 +166,7 @@ def test_a_connection_with_nothing_more_is_closed() -> None:
                 while await reader.readline() != b"1 taken\n":
                     pass
             assert await _is_closed(reader)
-            writer.close()
+            await gone(writer)
         assert _hit(end, "nothing more within 0.3 s") == 1
         assert end.channel.written == 2
 
@@ -196,7 +197,7 @@ def test_what_is_no_whole_message_is_bounded_over_all(kind: str) -> None:
             _, writer = await end.connected()
             writer.write(GOOD[kind])
             assert (await end.read(1))[-1] == b"good"
-            writer.close()
+            await gone(writer)
 
     run(act)
 
@@ -216,9 +217,9 @@ def test_who_is_silent_for_long_makes_room(kind: str) -> None:
                 _, writer = await end.connected()
                 writer.write(GOOD[kind])
                 await asyncio.sleep(0.05)
-                writer.close()
+                await gone(writer)
             assert _hit(end, "silent for 0.2 s") >= 1
-            second_writer.close()
+            await gone(second_writer)
 
     run(act)
 
@@ -232,7 +233,7 @@ def test_a_silent_peer_is_left_alone_while_there_is_room() -> None:
                 writer.write(b"%d\n" % number)
                 await end.read(number + 1)
                 await asyncio.sleep(0.05)  # it is silent for longer than that
-            writer.close()
+            await gone(writer)
         assert not end.far.hits
 
     run(act)
@@ -269,11 +270,11 @@ def test_garbage_harms_nobody(kind: str, caplog: pytest.LogCaptureFixture) -> No
                 writer.write(garbage)
                 writer.write_eof()
                 assert await _is_closed(reader)
-                writer.close()
+                await gone(writer)
             _, writer = await end.connected()
             writer.write(GOOD[kind])
             await until(lambda: end.channel.written, "the message")
-            writer.close()
+            await gone(writer)
         assert not end.failed
 
     run(act)

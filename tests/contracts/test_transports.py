@@ -15,6 +15,7 @@ from runner.channel.link.transport import Connection, DownError, RefusedError, T
 from runner.channel.link.transports import transport_for
 from runner.spec.model import Network
 from tests.certificates import authority, curve_keys
+from tests.streams import gone
 
 KINDS = ("tcp", "tcp+tls", "websocket", "websocket+tls", "websocket+token", "zeromq", "zeromq+curve")
 MOST = 1 << 20
@@ -330,13 +331,6 @@ def test_a_stranger_that_says_nothing_is_let_go(kind: str, tmp_path: Path, monke
         await listener.close()
 
     run(act)
-
-
-async def gone(writer: asyncio.StreamWriter) -> None:
-    """Close it, and wait until it is: what is left of it would be told of in another test."""
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
 
 
 async def _never(_connection: Connection) -> None:

@@ -274,7 +274,12 @@ class WebsocketTransport(Transport):
 
     def _may(self, header: str) -> bool:
         token = self._network.token
-        return token is None or hmac.compare_digest(header.encode(), f"Bearer {token}".encode())
+        return token is None or hmac.compare_digest(_bytes(header), _bytes(f"Bearer {token}"))
+
+
+def _bytes(text: str) -> bytes:
+    """Of a header: whatever bytes a stranger has sent."""
+    return text.encode("utf-8", "surrogateescape")
 
 
 def not_connected(error: BaseException) -> BaseException:
