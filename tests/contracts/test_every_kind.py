@@ -19,6 +19,10 @@ from tests.docs.pages import PROJECT
 from tests.faults.proxy import Fault, Proxy, Way, What
 from tests.nats_server import NatsServer
 
+pytestmark = [  # nats-py leaves the streams of connections that it has given up
+    pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*StreamWriter:pytest.PytestUnraisableExceptionWarning"),
+]
 BATCH_BYTES = 1000
 CAPACITY_BYTES = 64 << 10
 FRAME_BYTES = 256 << 10
@@ -209,8 +213,6 @@ def test_both_sides_killed_and_started_again(kind: str, tmp_path: Path, place: d
 
 
 @owed("reconnect")
-@pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning")  # nats-py leaves those it has given up
-@pytest.mark.filterwarnings("ignore:Exception ignored in.*StreamWriter:pytest.PytestUnraisableExceptionWarning")
 def test_connections_that_are_cut_lose_and_double_nothing(kind: str, tmp_path: Path, place: dict[str, Any]) -> None:
     cuts = [
         Fault(what, way, bytes_)
