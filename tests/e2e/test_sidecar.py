@@ -172,7 +172,7 @@ def test_all_containers_stopped_drain_the_run(tmp_path: Path) -> None:
 
 def test_one_container_stopped_leaves_the_run(tmp_path: Path) -> None:
     """As `compose restart middle` does it."""
-    with Sidecar(tmp_path, three(tmp_path, 150_000)) as sidecar:
+    with Sidecar(tmp_path, three(tmp_path, 1_500_000)) as sidecar:
         sidecar.begin()
         containers = dict(zip(NAMES, sidecar.containers(*NAMES), strict=True))
         progressed(sidecar, tmp_path, 1000)
@@ -181,7 +181,7 @@ def test_one_container_stopped_leaves_the_run(tmp_path: Path) -> None:
         sidecar.containers("middle")
         result = sidecar.finish()
         result.completed()
-        assert (tmp_path / "out").read_bytes() == sent(150_000)
+        assert (tmp_path / "out").read_bytes() == sent(1_500_000)
         assert "its container was stopped" in result.output
         assert result.processor("middle")["restarts"] == 1
 
