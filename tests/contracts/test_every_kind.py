@@ -7,8 +7,9 @@ The finer obligations of channels that never leave their runner are in `test_cha
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from tests.faults.proxy import Fault, Proxy, Way, What
 from tests.nats_server import NatsServer
 
 pytestmark = [  # nats-py leaves the streams of connections that it has given up
-    pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore:Exception ignored in.*StreamWriter:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:(unclosed|loop is closed):ResourceWarning"),
+    pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
 ]
 BATCH_BYTES = 1000
 CAPACITY_BYTES = 64 << 10
@@ -66,6 +67,13 @@ def owed(obligation: str) -> pytest.MarkDecorator:
     """All kinds that have it."""
     assert obligation in OBLIGATIONS
     return pytest.mark.parametrize("kind", [kind for kind in KINDS if (kind, obligation) not in EXCEPTIONS])
+
+
+@pytest.fixture(autouse=True)
+def swept() -> Iterator[None]:
+    """What nats-py has left open is found in the test that made it."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

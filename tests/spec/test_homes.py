@@ -10,7 +10,7 @@ import pytest
 
 from runner.spec.homes import Ways, choose_home
 from runner.spec.load import LoadedPipeline, load_text
-from runner.spec.model import UNTRUSTED_RESOURCES, Build, Home, Mount, Processor, Trust
+from runner.spec.model import OWN_HOMES, UNTRUSTED_RESOURCES, Build, Home, Mount, Processor, Trust
 from tests.spec.marked import HEAD, READER, Case, case, check_case, middle, parametrized, writer
 
 _WALL = {Home.PROCESS: 0, Home.SANDBOX: 1, Home.CONTAINER: 1}
@@ -26,7 +26,7 @@ def middle_of(keys: str, folder: Path, *, command: str = 'command = ["cat"]', ho
 
 
 def test_no_home_has_a_thinner_wall_than_asked_for() -> None:
-    every = product((True, False), (True, False), (True, False), (None, "none", "host"), (None, *Home))
+    every = product((True, False), (True, False), (True, False), (None, "none", "host"), (None, *OWN_HOMES))
     for command, image, untrusted, network, wanted in every:
         if not command and not image:
             continue

@@ -23,6 +23,7 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 ANSWER_S = 5.0
 _CANCEL_AGAIN_S = 1.0
 _REFUSED = ("authorization", "permissions", "nkey", "user authentication")
+_LOOK_AFTER_S = 0.5
 _IN_USE = 10058
 """Code of JetStream: the other side has made the stream in the meantime."""
 _FULL = 10077, 10047, 10122
@@ -47,6 +48,7 @@ class Server:
         self.on_trouble: Callable[[], None] = lambda: None
         self.client: Client | None = None
         self._refused = asyncio.Event()
+        self._away = asyncio.Event()
         self._said = ""
 
     @contextlib.asynccontextmanager
@@ -54,9 +56,11 @@ class Server:
         """A connection, once there is one. Raises RunnerError for what no other try mends."""
         client = await self.until_done(self._connect)
         self.client = client
+        watching = asyncio.create_task(self._watch(client))
         try:
             yield client.jetstream(timeout=ANSWER_S)
         finally:
+            await end(watching)
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(2):
                     await client.flush()  # what was acknowledged last is still on its way
@@ -70,7 +74,12 @@ class Server:
         while True:
             try:
                 result = await act()
-            except (OSError, TimeoutError, self._nats.errors.Error) as error:
+            except (
+                OSError,
+                TimeoutError,
+                ValueError,
+                self._nats.errors.Error,
+            ) as error:  # a greeting that is cut short
                 self._judge(error)
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
                 wait_s = min(2 * wait_s, longest_wait_s)
@@ -154,10 +163,22 @@ class Server:
         if not self.client or not self.client.is_connected:
             self._tell(f"{self.shown}: {'connection refused' if 'errno 111' in self._said else self._said}")
 
+    async def _watch(self, client: Client) -> None:
+        """Have the client go on where it has given up for good: its task dies of a greeting that is cut short."""
+        while True:
+            await self._away.wait()
+            await asyncio.sleep(_LOOK_AFTER_S)
+            task = client._reconnection_task  # noqa: SLF001 - the library has no other way
+            died = task is not None and task.done() and not task.cancelled() and task.exception() is not None
+            if died and not client.is_closed:
+                client._reconnection_task = asyncio.create_task(client._attempt_reconnect())  # noqa: SLF001
+
     async def _lost(self) -> None:
+        self._away.set()
         self._tell(f"{self.shown}: the connection was lost")
 
     async def _back(self) -> None:
+        self._away.clear()
         self._tell(None)
 
 
