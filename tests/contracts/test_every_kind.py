@@ -44,7 +44,6 @@ EXCEPTIONS = {
     ("nats", "left"): UNHEARD,
     ("http", "left"): UNHEARD,
     ("http", "end"): "others may post as well: it goes on until it is stopped",
-    ("http", "restart"): "what had no answer when its runner died is posted again, as another request",
     ("pipe", "left"): "its writer gets SIGPIPE",
     ("pipe", "fan-out"): "it has one reader",
     ("pipe", "restart"): IN_MEMORY,
