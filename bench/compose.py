@@ -72,7 +72,7 @@ class _Project:
 
     def begun_s(self) -> float | None:
         """When the first page was asked for."""
-        for line in self.compose("logs", "--timestamps", "--no-log-prefix", "api").splitlines():
+        for line in _output(["docker", "logs", "--timestamps", f"{self.name}-api-1"]).splitlines():
             if _BEGUN in line:
                 return _seconds(line.split()[0])
         return None
