@@ -20,6 +20,9 @@ static uint32_t bytewise(uint32_t state, const uint8_t *data, size_t length) {
 
 #if defined(__x86_64__)
 
+/* Which pulls in malloc, and with it a C library that need not be here (the ziglang package brings none). */
+#define _MM_MALLOC_H_INCLUDED /* gcc's mm_malloc.h */
+#define __MM_MALLOC_H         /* clang's */
 #include <cpuid.h>
 #include <immintrin.h>
 
