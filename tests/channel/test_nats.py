@@ -122,8 +122,9 @@ def test_all_arrives_in_order_and_both_end(nats_server: NatsServer) -> None:
 
 def test_a_later_run_begins_anew(nats_server: NatsServer) -> None:
     async def act() -> None:
-        await both(nats_server, 300)
-        await both(nats_server, 200)
+        first, _ = await both(nats_server, 300)
+        later, right = await both(nats_server, 200)
+        assert (first.channel.written, later.channel.written, right.channel.written) == (300, 200, 200)
 
     run(act)
 

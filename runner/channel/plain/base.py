@@ -17,7 +17,7 @@ from runner.channel.link.transport import DownError
 from runner.channel.network import FarEnd, Queue
 from runner.channel.plain.bounds import Bounds
 from runner.codec.base import Batch
-from runner.errors import CodecError
+from runner.errors import BugError, CodecError
 from runner.spec.model import Network
 
 PATIENCE_S = 1.0
@@ -45,16 +45,17 @@ class Peer(ABC):
         Raises DownError, and CodecError for what is no message: all before it were returned.
         """
 
-    @abstractmethod
     async def write(self, batch: Batch, number: int) -> None:
         """Hand the messages over, which are `number` and those after it; returns when nothing of them waits here.
 
-        `handed` says how far it came, also when it raises DownError or is cancelled.
+        `handed` says how far it came, also when it raises DownError or is cancelled. Those that are only read have none.
         """
+        del batch, number
+        raise BugError(f"{self.remote} is only read, and was written to")
 
-    @abstractmethod
     async def gone(self) -> None:
         """Return when it is known to take nothing more (those that are written to). What it says is not for us."""
+        raise BugError(f"{self.remote} is only read, and was waited for as one that is written to")
 
     @abstractmethod
     async def finish(self) -> None:

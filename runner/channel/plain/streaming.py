@@ -132,14 +132,6 @@ class StreamingPeer(Peer):
         if self._taken_id is not None and self._taken_id != self._last.id:
             self._last.keep(self._taken_id)
 
-    async def write(self, batch: Batch, number: int) -> None:
-        """See `Peer`: nothing goes."""
-        raise NotImplementedError
-
-    async def gone(self) -> None:
-        """See `Peer`: nothing goes."""
-        raise NotImplementedError
-
     async def finish(self) -> None:
         """See `Peer`."""
         self.close()

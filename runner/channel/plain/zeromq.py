@@ -79,14 +79,6 @@ class PulledPeer(Peer):
             return too_long(self._most_message_bytes, index=0, beginning=parts[0], size_bytes=len(parts[0]))
         return None
 
-    async def write(self, batch: Batch, number: int) -> None:
-        """See `Peer`: nothing goes."""
-        raise NotImplementedError
-
-    async def gone(self) -> None:
-        """See `Peer`: nothing goes."""
-        raise NotImplementedError
-
     async def finish(self) -> None:
         """See `Peer`: the meeting closes the socket."""
 
