@@ -48,7 +48,7 @@ class Peer(ABC):
     async def write(self, batch: Batch, number: int) -> None:
         """Hand the messages over, which are `number` and those after it; returns when nothing of them waits here.
 
-        `handed` says how far it came, also when it raises DownError or is cancelled. Those that are only read have none.
+        `handed` says how far it came, also when it raises DownError or is cancelled. Not for one that is only read.
         """
         del batch, number
         raise BugError(f"{self.remote} is only read, and was written to")
