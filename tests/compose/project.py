@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 PROJECTS = Path(__file__).resolve().parents[2] / "compose"
@@ -95,10 +96,20 @@ class Project:
         """How often the engine has started it again."""
         return self._inspected(service, 1, "{{.RestartCount}}")
 
+    def up_for_s(self, service: str) -> float:
+        """How long it has been running, in seconds; 0: it does not run."""
+        running, started = self._asked(service, 1, "{{.State.Running}} {{.State.StartedAt}}").split() or ("false", "")
+        if running != "true":
+            return 0
+        since = datetime.fromisoformat(started[:26].rstrip("Z")).replace(tzinfo=UTC)  # nanoseconds are too fine for it
+        return (datetime.now(UTC) - since).total_seconds()
+
     def _inspected(self, service: str, number: int, what: str) -> int:
+        return int(self._asked(service, number, what) or 0)
+
+    def _asked(self, service: str, number: int, what: str) -> str:
         command = ["docker", "inspect", "--format", what, f"{self.name}-{service}-{number}"]
-        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-        return int(asked.stdout or 0)
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30).stdout
 
     def kill_container(self, service: str) -> bool:
         """SIGKILL its first process, from this machine; False: there was none."""

@@ -182,7 +182,7 @@ class Kills:
             result.expect(143, "stopped")
         else:
             result.completed()
-        assert self.written() == self.due, f"{self.plan}\n{result}"
+        assert self.written() == self.due, f"{self.plan}, at the end: not what was sent\n{result}"
         for each in files_of(self.out):
             assert each.stat().st_size <= 16 << 10
             assert each.read_bytes().endswith(b"\n")
