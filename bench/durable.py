@@ -139,7 +139,7 @@ def _hop(lines: int, stored: _Stored) -> float:
     """The same two programs with one between them that does nothing but LMDB, as often."""
     with folder() as at:
         out, each = at / "taken", stored.size_bytes // stored.commits
-        bare(program("source", lines, 100), [sys.executable, str(_HOP), str(at), str(each)], program("sink", out))
+        bare([program("source", lines, 100), [sys.executable, str(_HOP), str(at), str(each)], program("sink", out)])
         found = checked(taken(out), lines, 100)
         return found.bytes / found.seconds
 
