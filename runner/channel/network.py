@@ -44,12 +44,9 @@ class Queue:
         self.name = channel.name
         self.codec = codec
         self.capacity_bytes = channel.capacity_bytes
-        self._channel = channel
-
-    @property
-    def store(self) -> Store | None:
+        self.store: Store | None = channel.store if isinstance(channel, NetworkedDurable) else None
         """Where the messages are stored that go through here; None: nowhere."""
-        return self._channel.store if isinstance(self._channel, NetworkedDurable) else None
+        self._channel = channel
 
     @property
     def finished(self) -> bool:
@@ -82,13 +79,13 @@ class Queue:
 
     async def committed(self) -> None:
         """Wait until all that was published and acknowledged up to now is as durable as the channel is."""
-        if isinstance(self._channel, NetworkedDurable):
-            await self._channel.store.flush()
+        if self.store is not None:
+            await self.store.flush()
 
     def when_committed(self, callback: Callable[[], None]) -> None:
         """Call `callback` when what was published up to now is as durable as the channel is; in memory at once."""
-        if isinstance(self._channel, NetworkedDurable):
-            self._channel.store.transaction.on_committed(callback)
+        if self.store is not None:
+            self.store.transaction.on_committed(callback)
         else:
             callback()
 

@@ -48,7 +48,7 @@ class Sender(Peer):
         self._unacknowledged: deque[tuple[int, Batch]] = deque()
         self._to_send: deque[tuple[int, Batch]] = deque()
         self._credit = self._sent_bytes = 0
-        self._gathering: asyncio.TimerHandle | None = None
+        self._gathering: asyncio.Handle | None = None
         """What is queued and less than a frame waits until this has run; then it is overdue."""
         self._overdue = False
         self._end_sent = False
@@ -170,17 +170,16 @@ class Sender(Peer):
 
     def _gather_rest(self) -> None:
         if not self._overdue and self._gathering is None:
-            self._gather(_MOST_TURNS)
+            self._gather(-1, _MOST_TURNS)  # what the next turn brings is always waited for
 
-    def _gather(self, turns: int) -> None:
-        loop = asyncio.get_running_loop()
-        # a timer that is due runs after all that can be read in the next turn
-        self._gathering = loop.call_later(0, self._gathered, self.reader.queued_bytes, turns - 1)
+    def _gather(self, before_bytes: int, turns: int) -> None:
+        self._gathering = asyncio.get_running_loop().call_soon(self._gathered, before_bytes, turns - 1)
 
     def _gathered(self, before_bytes: int, turns: int) -> None:
         self._gathering = None
-        if turns and before_bytes < self.reader.queued_bytes < _USUAL_BYTES:
-            self._gather(turns)
+        queued_bytes = self.reader.queued_bytes
+        if turns and before_bytes < queued_bytes < _USUAL_BYTES:
+            self._gather(queued_bytes, turns)
         elif self.reader.queued_messages:
             self._overdue = True
             self._send_now(1)
