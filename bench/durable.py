@@ -97,14 +97,16 @@ def _store_alone(size_bytes: int, stored: _Stored) -> float:
 async def _fill(state: Path, size_bytes: int) -> float:
     store = Store.open(state, sync=True, capacity_bytes={"c": 8 << 20})
     data = b"x" * (_READ_BYTES - 1) + b"\n"
+    committed = asyncio.Event()
     began = time.monotonic()
     for _ in range(size_bytes // (4 * _READ_BYTES)):
         for _ in range(4):
             store.transaction.append("c", [data], 1, "lines")
-        _pass(store)
         while store.held_bytes("c") > 6 * 4 * _READ_BYTES:
-            await asyncio.sleep(0.0005)
+            committed.clear()
+            store.transaction.on_committed(committed.set)
             _pass(store)
+            await committed.wait()
         await asyncio.sleep(0)
     await store.flush()
     seconds = time.monotonic() - began
