@@ -308,7 +308,8 @@ class Joined:
         way = chance.choice(list(Way))
         writes = (way is Way.FORTH) == (self.plan.listen == "reader")
         most_bytes = chance.choice((500, 60_000)) if writes or self.plan.kind == "nats" else 200
-        for_s = _SOON_S if what is What.CORRUPT else chance.uniform(0.1, 1.0)
+        to_be_noticed = what is What.CORRUPT and self.plan.way != "checks-nothing"
+        for_s = _SOON_S if to_be_noticed else chance.uniform(0.1, 1.0)
         return Fault(what, way, chance.randrange(most_bytes), for_s, chance.randrange(1, 256))
 
     def _compared(self, results: dict[str, Result], took_s: float) -> Outcome:
