@@ -181,7 +181,7 @@ def test_a_durable_channel_goes_on_where_it_was_acknowledged_after_a_kill(connec
             until(partial(listens, port), "the listener")
             with socket.create_connection(("127.0.0.1", port)) as client:
                 client.settimeout(30)
-                data = b""
+                data = bytearray()
                 while kills < 2 and len(data) < 1 << 20:
                     data += client.recv(1 << 16)
                 if kills < 2:
@@ -191,7 +191,7 @@ def test_a_durable_channel_goes_on_where_it_was_acknowledged_after_a_kill(connec
                 with contextlib.suppress(ConnectionResetError):
                     while more := client.recv(1 << 16):
                         data += more
-            parts.append(data[: data.rindex(b"\n") + 1])
+            parts.append(bytes(data[: data.rindex(b"\n") + 1]))
             if kills == 2:
                 report = running.finish().completed()
     due = sent(count).splitlines()
