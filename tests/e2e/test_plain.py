@@ -172,7 +172,7 @@ def test_a_message_that_is_too_long_ends_its_connection_only(connector: Connecto
 
 
 def test_a_durable_channel_goes_on_where_it_was_acknowledged_after_a_kill(connector: Connector) -> None:
-    port, count = free_port(), 1_000_000  # several times what the kernel holds of a connection
+    port, count = free_port(), 400_000  # several times what the kernel holds of a connection
     pipeline = writes("tcp", port, count=count, durability="process", capacity="1MiB")
     pipeline["processors"]["source"]["resume"] = "skip"
     parts: list[bytes] = []
