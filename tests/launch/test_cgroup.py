@@ -15,16 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.launch.cgroup import (
-    CgroupHome,
-    Group,
-    Mounted,
-    hierarchies,
-    may_make_groups,
-    own_folder,
-    own_paths,
-    settings,
-)
+from runner.launch.cgroup import CgroupHome, Group, settings
+from runner.launch.cgroup_places import Mounted, hierarchies, may_make_groups, own_folder, own_paths
 from runner.spec.model import MIB, Resources
 from tests.conftest import without
 
@@ -356,12 +348,13 @@ INSIDE = """
 import json, os, signal, sys
 from pathlib import Path
 from runner.launch import cgroup
-from runner.launch.cgroup import CgroupHome, hierarchies, own_paths, search
+from runner.launch.cgroup import CgroupHome
+from runner.launch.cgroup_places import CONTROLLERS, hierarchies, own_paths, search
 from runner.plan import limits
 from runner.spec.model import Resources
 
 sys.stdin.readline()
-cgroup.CONTROLLERS = {"pids": sys.argv[1]}  # the resource is a name here, the controller whatever there is
+CONTROLLERS["pids"] = sys.argv[1]  # the resource is a name here, the controller whatever there is
 if len(sys.argv) > 2:
     os.setgroups([]), os.setgid(int(sys.argv[2])), os.setuid(int(sys.argv[2]))
 mounted = next(each for each in hierarchies(Path("/proc/self/mountinfo").read_text()) if each.version == 2)
