@@ -38,10 +38,11 @@ from runner.supervise.state import State, state_folder
 class Run:
     """One run. `exclusive`: this process belongs to the run alone (see `ProcessLauncher`).
 
-    `prepared`: every home is ready, so whoever is to connect to the runner can.
-
     `state_folder` (None: beside the file) is used where a channel is durable; `fresh` gives up what it holds. `bridges`
-    is where the folders of attached processors are.
+    is where the folders of attached processors are; `own_logs`: what their programs log is written into their
+    containers' own logs.
+
+    `prepared`: every home is ready, so whoever is to connect to the runner can.
 
     Raises ImageError and ContentError where nothing says how the image of a processor is made.
     """
