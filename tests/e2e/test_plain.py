@@ -22,12 +22,12 @@ import psutil
 import pytest
 import zmq
 
+from tests.addresses import free_port
 from tests.certificates import authority, curve_keys
 from tests.children.build import sink, source
 from tests.e2e import connector as driver
 from tests.e2e.connector import Connector, Running, steady
 from tests.e2e.test_run import sent
-from tests.e2e.test_runners import free_port
 
 COUNT = 3000
 PATIENCE_S = 60.0

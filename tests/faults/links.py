@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from tests.addresses import free_port
 from tests.certificates import authority, curve_keys
 from tests.children.build import sink, source
 from tests.children.messages import message, number_of
@@ -353,10 +353,3 @@ def _number(line: bytes, most: int) -> int | None:
     except ValueError:
         return None
     return number if 0 < number <= most and line == message(number, SIZE_BYTES) + b"\n" else None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
