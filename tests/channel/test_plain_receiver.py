@@ -133,6 +133,104 @@ def test_a_message_that_drips_is_not_waited_for_for_ever_either() -> None:
     run(act)
 
 
+def test_a_message_begins_with_its_first_byte_however_long_after_the_one_before() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", bounds=Bounds(whole_s=0.2))
+        async with end.alive():
+            _, writer = await end.connected()
+            writer.write(b"one\n")
+            await end.read(1)
+            await asyncio.sleep(0.3)  # it has nothing to say for longer than a message may take
+            writer.write(b"tw")
+            await until(lambda: _pending_bytes(end) == 2, "half of it")
+            writer.write(b"o\n")
+            assert await end.read(2) == [b"one", b"two"]
+            writer.close()
+
+    run(act)
+
+
+def test_half_a_message_may_wait_as_long_as_the_channel_is_full() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", capacity=1000, bounds=Bounds(whole_s=0.2, stalled_s=0.2))
+        async with end.alive():
+            _, writer = await end.connected()
+            writer.write(b"x" * 1000 + b"\nha")
+            await until(lambda: end.channel.full, "it to be full")
+            await asyncio.sleep(0.3)  # for longer than a message may take
+            await end.read(1)
+            writer.write(b"lf\n")
+            assert (await end.read(2))[1] == b"half"
+            writer.close()
+
+    run(act)
+
+
+def _pending_bytes(end: End) -> int:
+    """What is no whole message yet, of the one peer."""
+    (peer,) = end.far.peers
+    pending: int = peer._decoder.pending_bytes  # type: ignore[attr-defined]
+    return pending
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("half", [b"\x82\x84\0\0\0\0go", b"\x02\x82\0\0\0\0go", b"\x02\x82\0\0\0\0go\x89\x80\0\0\0\0"])
+def test_half_a_message_over_a_websocket_is_not_waited_for_for_ever(half: bytes) -> None:
+    async def act() -> None:
+        end = End("reader", "websocket", bounds=Bounds(stalled_s=0.2))
+        async with end.alive():
+            reader, writer = await end.connected()
+            writer.write(HANDSHAKE + b"\x82\x83\0\0\0\0one" + half)
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.read(-1)
+            writer.close()
+            assert await end.read(1) == [b"one"]
+        assert "half a message came" in end.said
+
+    run(act)
+
+
+def test_a_message_that_drips_over_a_websocket_is_not_waited_for_for_ever_either() -> None:
+    async def act() -> None:
+        end = End("reader", "websocket", bounds=Bounds(stalled_s=5, whole_s=0.3))
+        async with end.alive():
+            reader, writer = await end.connected()
+            writer.write(HANDSHAKE + b"\x02\x80\0\0\0\0")
+            closed = asyncio.create_task(reader.read(-1))
+            while not closed.done():
+                writer.write(b"\0\x81\0\0\0\0x")  # fragment by fragment
+                await asyncio.sleep(0.01)
+            writer.close()
+            await asyncio.gather(closed, return_exceptions=True)
+        assert not end.channel.written
+
+    run(act)
+
+
+def test_a_silent_websocket_is_left_alone() -> None:
+    async def act() -> None:
+        end = End("reader", "websocket", capacity=1000, bounds=Bounds(stalled_s=0.1, whole_s=0.1))
+        async with end.alive(), aiohttp.ClientSession() as session:
+            (await end.connected())[1].close()
+            peer = await session.ws_connect(f"http://127.0.0.1:{end.port}/")
+            await peer.ping()
+            await asyncio.sleep(0.3)
+            for payload in (b"x" * 1000, b"two", b"three"):
+                await peer.send_bytes(payload)
+            await until(lambda: end.channel.full, "it to be full")
+            await asyncio.sleep(0.3)
+            assert (await end.read(3))[1:] == [b"two", b"three"]
+            await peer.close()
+        assert not end.far.hits
+
+    run(act)
+
+
 def test_a_full_channel_stops_who_sends() -> None:
     async def act() -> None:
         end = End("reader", "tcp", capacity=10_000)

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from runner.channel import tls
@@ -31,6 +32,8 @@ class Visitor(Line):
         self.busy = busy
         self.heard_s = asyncio.get_running_loop().time()
         self.held_bytes = 0
+        self.pending: Callable[[bytes], int] | None = None
+        """Told of all that comes, it says how much is no whole message; None: all is, until `hold` says otherwise."""
         self._door = door
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -65,9 +68,9 @@ class Visitor(Line):
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
         self.heard_s = asyncio.get_running_loop().time()
-        held_bytes = self.held_bytes + len(data)
-        if held_bytes > self._door.most_message_bytes + _SPARE_BYTES:
-            held_bytes = len(data)  # no message is so long: it was something else, as pings are
+        held_bytes = self.held_bytes + len(data) if self.pending is None else self.pending(data)
+        if self.pending is None and held_bytes > self._door.most_message_bytes + _SPARE_BYTES:
+            held_bytes = len(data)  # no message is so long: it was something else
         self.hold(held_bytes)
         if self._door.held_bytes > self._door.most_held_bytes:
             self._door.free()

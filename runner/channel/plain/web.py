@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import logging
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 from runner.channel.plain.base import Host
 from runner.channel.plain.door import Door, Visitor
+from runner.channel.plain.line import Line
 from runner.spec.model import Network
 
 if TYPE_CHECKING:
@@ -98,8 +100,13 @@ def _logger(host: Host) -> logging.Logger:
     return logger
 
 
-async def served(network: Network, routes: list[Route], host: Host, address: str) -> None:
-    """Serve these routes for ever. Raises RunnerError for an address that this machine does not have."""
+async def served(
+    network: Network, routes: list[Route], host: Host, address: str, came: Callable[[Line], object] = lambda _line: None
+) -> None:
+    """Serve these routes for ever; `came` is told of each connection.
+
+    Raises RunnerError for an address that this machine does not have.
+    """
     from aiohttp import web
 
     bounds = host.bounds
@@ -140,8 +147,13 @@ async def served(network: Network, routes: list[Route], host: Host, address: str
     server = runner.server
     assert server is not None
     door = Door(network, host, address=address, busy=False)
+
+    def spoken(line: Line) -> asyncio.BaseProtocol:
+        came(line)
+        return server()
+
     try:
-        await door.serve(lambda _line: server(), first_s=bounds.head_s, refusal=_FULL)
+        await door.serve(spoken, first_s=bounds.head_s, refusal=_FULL)
     finally:
         await runner.cleanup()
         door.close()
