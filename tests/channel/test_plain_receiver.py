@@ -322,22 +322,93 @@ def test_events_are_taken_from_the_last_on_that_is_in_the_channel(tmp_path: Path
     run(act)
 
 
-def test_an_event_that_is_too_long_is_refused_and_those_before_it_are_not() -> None:
+def _says(data: bytes, asked: list[str | None] | None = None) -> Handler:
+    """A server that says the same to whoever has none of its events, and nothing to who has them."""
+
     async def handle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        if "Last-Event-ID" in request.headers:
-            await response.write(b"id: 3\ndata: three\n\n")
-            return response
-        await response.write(b"id: 1\ndata: one\n\nid: 2\ndata: " + b"x" * 600 + b"\ndata: " + b"y" * 600 + b"\n\n")
+        if asked is not None:
+            asked.append(request.headers.get("Last-Event-ID"))
+        if "Last-Event-ID" not in request.headers:
+            await response.write(data)
         return response
+
+    return handle
+
+
+@pytest.mark.parametrize("long", [b"data: " + b"x" * 1500, b"data: " + b"x" * 600 + b"\ndata: " + b"y" * 600])
+def test_an_event_that_is_too_long_is_refused_once_and_the_next_one_is_not(long: bytes) -> None:
+    data = b"id: 1\ndata: one\n\nid: 2\n" + long + b"\n\nid: 3\ndata: " + b"z" * 1000 + b"\n\nid: 4\n" + long + b"\n\n"
+    asked: list[str | None] = []
+
+    async def act() -> None:
+        async with _served(_says(data, asked)) as port:
+            bounds = Bounds(first_wait_s=0.001, longest_wait_s=0.01)
+            end = End("reader", "http", listens=False, port=port, max_message_bytes=1000, bounds=bounds)
+            async with end.alive():
+                assert await end.read(2) == [b"one", b"z" * 1000]
+                await until(lambda: len(asked) > 5, "it to be asked again")
+            assert asked[1:6] == ["4"] * 5
+            assert end.channel.refused == 2
+
+    run(act)
+
+
+@pytest.mark.parametrize("id_", [b"a\x01b", b"a\x7f", b"a\0", b"\xff\xc3", b"x" * 5000])
+def test_no_id_harms_anybody(id_: bytes) -> None:
+    asked: list[str | None] = []
+
+    async def act() -> None:
+        async with _served(_says(b"data: a\nid: " + id_ + b"\n\n", asked)) as port:
+            bounds = Bounds(first_wait_s=0.001, longest_wait_s=0.01)
+            end = End("reader", "http", listens=False, port=port, bounds=bounds)
+            async with end.alive():
+                await end.read(1)
+                await until(lambda: len(asked) > 3, "it to be asked again")
+            assert not end.failed
+
+    run(act)
+
+
+def test_what_is_streamed_is_asked_for_unpacked_and_never_taken_packed() -> None:
+    async def obeys(request: web.Request) -> web.StreamResponse:
+        response = web.Response(body=b"one\ntwo\n", content_type="application/x-ndjson")
+        response.enable_compression()
+        return response
+
+    async def packs(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"\x1f\x8b...", headers={"Content-Encoding": "gzip"})
+
+    async def act() -> None:
+        async with _served(obeys) as port:
+            end = End("reader", "http", listens=False, port=port)
+            async with end.alive():
+                assert (await end.read(2))[:2] == [b"one", b"two"]
+        async with _served(packs) as port:
+            end = End("reader", "http", listens=False, port=port)
+            await end.live()
+            assert "packed (gzip)" in end.failed[0]
+            assert not end.channel.written
+
+    run(act)
+
+
+def test_a_server_that_does_not_answer_is_asked_again() -> None:
+    asked: list[str | None] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        asked.append(None)
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+        return web.Response(text="one\n")
 
     async def act() -> None:
         async with _served(handle) as port:
-            end = End("reader", "http", listens=False, port=port, max_message_bytes=1000)
+            bounds = Bounds(answer_s=0.2, first_wait_s=0.001)
+            end = End("reader", "http", listens=False, port=port, bounds=bounds)
             async with end.alive():
-                assert (await end.read(2))[:2] == [b"one", b"three"]
-            assert end.channel.refused == 1
+                assert (await end.read(1))[0] == b"one"
 
     run(act)
 
