@@ -13,8 +13,11 @@ from runner.channel.nats.names import Names, Sent, StrangeError
 from runner.channel.nats.sender import Told
 from runner.channel.nats.server import Server, end, ensure_stream
 from runner.channel.network import FarEnd, Queue, far_name
+from runner.channel.plain.carried import framed
 from runner.channel.positions import Position, keep_position, position_of
+from runner.channel.repeats import Repeats
 from runner.codec.base import Batch
+from runner.codec.unfinished import too_long
 from runner.errors import CodecError
 from runner.spec.model import Network
 from runner.units import format_count
@@ -76,6 +79,8 @@ class NatsReceiver(FarEnd):
         self._outside: Outside | None = None
         self._over = asyncio.Event()
         self._room = asyncio.Event()
+        self._most_message_bytes = network.max_message_bytes
+        self._repeats = Repeats(self._warn)
         self._strange = 0
         self._delivered = 0
         """How many deliveries of the consumer have been seen; it counts them."""
@@ -244,13 +249,20 @@ class NatsReceiver(FarEnd):
     def _take_plain(self, message: Msg) -> None:
         (writer,) = self._from.values()
         try:
-            batch = self._queue.codec.batch_of([message.data])
-            if batch.count:
-                writer.writer.publish(batch)
+            writer.writer.publish(self._one(writer.writer, message.data))
         except CodecError as error:
-            self._strange += 1
-            self._warn(f"a message at {self._names.subject} is not taken: {error}")
+            self._repeats.say(f"a message at {self._names.subject} is not taken: {error}", kind="not taken")
         self._queue.when_committed(lambda: self._acknowledge(message))
+
+    def _one(self, writer: Writer, payload: bytes) -> Batch:
+        """A message of a plain peer. Raises CodecError for what is none, which is counted."""
+        try:
+            if len(payload) > self._most_message_bytes:
+                raise too_long(self._most_message_bytes, index=0, beginning=payload, size_bytes=len(payload))
+            return framed(self._queue.codec, payload)
+        except CodecError:
+            writer.refuse(1)
+            raise
 
     def _acknowledge(self, message: Msg, *, taken: bool = True) -> None:
         task = asyncio.get_running_loop().create_task(self._say(message, taken=taken))

@@ -94,7 +94,7 @@ class PostedReceiver(PlainReceiver):
                     if len(body) > most:
                         raise self._too_long(most)
         except TimeoutError as error:
-            self.hit(f"a request did not come within {self.bounds.body_s:g} s")
+            self.hit(f"has sent half a request, and the rest did not come within {self.bounds.body_s:g} s")
             raise _RefusedError(408, f"the request did not come within {self.bounds.body_s:g} s") from error
         return bytes(body)
 
@@ -130,7 +130,7 @@ class PostedReceiver(PlainReceiver):
             async with asyncio.timeout(self.bounds.room_s):
                 await self.room()
         except TimeoutError as error:
-            self.hit(f"a request is put off: the channel had no room for {self.bounds.room_s:g} s")
+            self.hit(f"is put off: the channel had no room for {self.bounds.room_s:g} s")
             raise _RefusedError(503, "the channel is full", _LATER) from error
 
     def _batch(self, content_type: str, body: bytes) -> Batch:
@@ -145,7 +145,7 @@ class PostedReceiver(PlainReceiver):
             return codec.batch_of(payloads)
         except CodecError as error:
             self.writer.refuse(1)
-            self.warn(f"a request is refused: {error}")
+            self.warn(f"a request is refused: {error}", kind="refused")
             raise
 
 

@@ -76,7 +76,7 @@ class PlainReceiver(PlainEnd):
         self.writer.refuse(1)
         if not peer.goes_on:
             raise error
-        self.warn(f"{peer.remote}: a message is refused: {error}")
+        self.warn(f"{peer.remote}: a message is refused: {error}", kind="refused")
 
     def _publish_all(self, peer: Peer, batch: Batch) -> None:
         """Raises CodecError where one cannot be carried on, and the peer does not go on after it."""
@@ -86,7 +86,7 @@ class PlainReceiver(PlainEnd):
             except CodecError as error:
                 if not peer.goes_on:
                     raise
-                self.warn(f"{peer.remote}: {error}")
+                self.warn(f"{peer.remote}: {error}", kind="refused")
                 _, batch = self.queue.codec.skip(batch, error.index + 1)
             else:
                 break

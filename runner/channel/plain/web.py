@@ -87,11 +87,11 @@ class _Told(logging.Handler):
         """See `logging`."""
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
-            self._host.hit(record.getMessage())
+            self._host.hit(f"is let go: {record.getMessage().lower()}")
         elif type(error).__module__ == "aiohttp.http_exceptions":
-            self._host.hit("somebody is let go: what he sends is no HTTP, or its headers are too long")
+            self._host.hit("is let go: what he sends is no HTTP, or its headers are too long")
         else:
-            self._host.hit(f"a request went wrong: {type(error).__name__}: {error}")
+            self._host.hit(f"has sent a request that went wrong: {type(error).__name__}: {error}")
 
 
 def _logger(host: Host) -> logging.Logger:
@@ -125,7 +125,7 @@ async def served(
             visitor.busy = False
             visitor.hold(0)
             if not visitor.lost.is_set():
-                visitor.expect(bounds.kept_open_s, f"somebody is let go: nothing more within {bounds.kept_open_s:g} s")
+                visitor.expect(bounds.kept_open_s, f"is let go: nothing more within {bounds.kept_open_s:g} s")
 
     application = web.Application(middlewares=[bounded])
     for method, path, handle in routes:

@@ -185,7 +185,7 @@ class _Pending:
         if self._began_s is None or again:
             self._began_s = now_s
         within_s, why = self._bounds.rest_of_message(self._began_s, now_s)
-        self._visitor.expect(within_s, f"somebody is let go: {why}")
+        self._visitor.expect(within_s, f"is let go: {why}")
 
 
 class WebsocketMeeting(Meeting):
