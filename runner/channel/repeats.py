@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from runner.clock import Clock, monotonic
+from runner.errors import CodecError
 
 FIRST_AGAIN_S, LONGEST_AGAIN_S = 10.0, 600.0
 MOST_KINDS = 64
 """Strangers decide what comes: what is of yet another kind is told as one kind with all such."""
 _OTHER = "\0other"
+_STRANGE = re.compile(r"""b'.*'|b".*"|[\d,.]+""")
+
+
+def kind_of(error: CodecError) -> str:
+    """What is wrong with a message, without what its sender has put in: the beginning of it, and numbers."""
+    return _STRANGE.sub("", error.what)
 
 
 @dataclass(slots=True)

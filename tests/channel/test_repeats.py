@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from runner.channel.repeats import LONGEST_AGAIN_S, MOST_KINDS, Absence, Repeats
+from runner.channel.repeats import LONGEST_AGAIN_S, MOST_KINDS, Absence, Repeats, kind_of
+from runner.codec.unfinished import too_long
+from runner.errors import CodecError
 
 
 class Told:
@@ -28,6 +30,12 @@ def test_the_same_is_told_more_and_more_seldom_with_a_count() -> None:
     seconds = [int(at_s) for at_s, _ in told.said]
     assert seconds == [0, 10, 30, 70, 150, 310, 630, 1230, 1830, 2430, 3030, 3630, 4230, 4830, 5430, 6030, 6630]
     assert told.said[2][1] == "30 is refused (and 19 times more like it)"
+
+
+def test_what_strangers_put_into_a_message_makes_no_kind_of_its_own() -> None:
+    kinds = {kind_of(too_long(1000, index=0, beginning=b"%d" % n + b"'\"", size_bytes=2000 + n)) for n in range(9)}
+    assert len(kinds) == 1
+    assert kinds != {kind_of(CodecError("it has 2 parts"))}
 
 
 def test_what_was_not_for_long_is_new() -> None:

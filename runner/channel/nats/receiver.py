@@ -15,7 +15,7 @@ from runner.channel.nats.server import Server, end, ensure_stream
 from runner.channel.network import FarEnd, Queue, far_name
 from runner.channel.plain.carried import framed
 from runner.channel.positions import Position, keep_position, position_of
-from runner.channel.repeats import Repeats
+from runner.channel.repeats import Repeats, kind_of
 from runner.codec.base import Batch
 from runner.codec.unfinished import too_long
 from runner.errors import CodecError
@@ -251,7 +251,7 @@ class NatsReceiver(FarEnd):
         try:
             writer.writer.publish(self._one(writer.writer, message.data))
         except CodecError as error:
-            self._repeats.say(f"a message at {self._names.subject} is not taken: {error}", kind="not taken")
+            self._repeats.say(f"a message at {self._names.subject} is not taken: {error}", kind=kind_of(error))
         self._queue.when_committed(lambda: self._acknowledge(message))
 
     def _one(self, writer: Writer, payload: bytes) -> Batch:

@@ -16,7 +16,7 @@ from runner.channel.base import Outside
 from runner.channel.link.transport import DownError
 from runner.channel.network import FarEnd, Queue
 from runner.channel.plain.bounds import Bounds
-from runner.channel.repeats import Absence, Repeats
+from runner.channel.repeats import Absence, Repeats, kind_of
 from runner.codec.base import Batch
 from runner.errors import BugError, CodecError
 from runner.spec.model import Network
@@ -231,7 +231,7 @@ class PlainEnd(FarEnd, Host):
         except DownError as error:
             self.warn(f"{peer.remote}: {error}", kind=f"down: {error}")
         except CodecError as error:
-            self.warn(f"{peer.remote} is let go: {error}", kind="no message")
+            self.warn(f"{peer.remote} is let go: {error}", kind=f"no message: {kind_of(error)}")
             peer.reject(error)
         finally:
             if peer.moved:

@@ -18,6 +18,7 @@ from runner.channel.plain.http import MANY
 from runner.channel.plain.keys import SeenKeys, mark_of
 from runner.channel.plain.receiver import PlainReceiver
 from runner.channel.plain.web import base_url, may, served, visitor_of
+from runner.channel.repeats import kind_of
 from runner.codec.base import Batch
 from runner.codec.lines import LINES
 from runner.errors import CodecError, RunnerError
@@ -145,7 +146,7 @@ class PostedReceiver(PlainReceiver):
             return codec.batch_of(payloads)
         except CodecError as error:
             self.writer.refuse(1)
-            self.warn(f"a request is refused: {error}", kind="refused")
+            self.warn(f"a request is refused: {error}", kind=f"refused: {kind_of(error)}")
             raise
 
 
