@@ -71,6 +71,8 @@ class PostedReceiver(PlainReceiver):
         try:
             body = await self._body(request)
             key = request.headers.get("Idempotency-Key")
+            if key is not None and not key.strip():
+                raise _RefusedError(400, "the Idempotency-Key is empty")  # noqa: TRY301
             return await self._take(request.content_type, body, key)
         except CodecError as error:
             return _answer(400, error.what)
@@ -79,7 +81,8 @@ class PostedReceiver(PlainReceiver):
 
     async def _body(self, request: web.Request) -> bytes:
         """All of the request. Raises _RefusedError where it is too long, too slow, or packed."""
-        if request.headers.get("Content-Encoding", "identity") != "identity":
+        packed = request.headers.get("Content-Encoding", "identity").lower() != "identity"
+        if packed or request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
             raise _RefusedError(415, "a request is taken as it is, not packed")
         most = self.network.max_message_bytes
         if request.content_type in MANY:
