@@ -217,6 +217,67 @@ def test_strangers_and_doubles_are_not_taken(nats_server: NatsServer) -> None:
     run(act)
 
 
+@pytest.mark.parametrize("gone", ["consumer", "stream", "state"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_the_server_has_no_more_is_made_again(gone: str, plain: bool, nats_server: NatsServer) -> None:
+    async def act() -> None:
+        more: dict[str, Any] = {"plain": True, "subject": "connector.p.c"} if plain else {}
+        left, right = End("writer", nats_server, **more), End("reader", nats_server, **more)
+        await left.write(1, 100, last=False)
+        await right.read(100)
+        await until(lambda: left.channel.readers[0].account.acknowledged == 100, "the server to have it")
+        await _lose(nats_server, gone)
+        await left.write(101, 100, last=not plain)
+        got = await right.read(200 if gone != "consumer" or not plain else 300)
+        assert got[-100:] == numbers(101, 100)
+        if not plain:
+            assert got == numbers(1, 200)
+            await asyncio.gather(left.living, right.living)
+            assert right.channel.written == 200
+        assert not left.failed + right.failed
+        await left.kill()
+        await right.kill()
+
+    run(act)
+
+
+async def _lose(server: NatsServer, what: str) -> None:
+    if what == "state":
+        server.kill()
+        server.forget()
+        server.start()
+        return
+    client = await nats.connect(server.url)
+    stream = client.jetstream()
+    if what == "stream":
+        await stream.delete_stream("connector_p_c")
+    else:
+        (consumer,) = await stream.consumers_info("connector_p_c")
+        await stream.delete_consumer("connector_p_c", consumer.name)
+    await client.close()
+
+
+def test_what_was_only_at_the_server_and_is_lost_there_is_said_and_counted(nats_server: NatsServer) -> None:
+    async def act() -> None:
+        left, right = End("writer", nats_server), End("reader", nats_server)
+        await left.write(1, 100, last=False)
+        await right.read(100)
+        await right.kill()
+        await left.write(101, 50, last=False)
+        await until(lambda: left.channel.readers[0].account.acknowledged == 150, "the server to have it")
+        client = await nats.connect(nats_server.url)
+        await client.jetstream().purge_stream("connector_p_c")
+        await client.close()
+        again = End("reader", nats_server)
+        await left.write(151, 50)
+        assert await again.read() == numbers(151, 50)
+        assert again.channel.readers[0].account.indeterminate == 150
+        assert any("150 messages that the server had are here no more" in text for text in again.warned)
+        await asyncio.gather(left.living, again.living)
+
+    run(act)
+
+
 def test_a_full_stream_makes_the_writer_wait(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("sender", "receiver"):
         monkeypatch.setattr(f"runner.channel.nats.{module}._LEAST_STREAM_BYTES", 20_000)

@@ -10,6 +10,8 @@ import asyncio
 import secrets
 import zlib
 from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from runner.channel.base import Outside, Reader
 from runner.channel.nats.names import Names, Sent
@@ -19,6 +21,9 @@ from runner.channel.repeats import Absence
 from runner.codec.base import Batch
 from runner.errors import RunnerError
 from runner.spec.model import Network
+
+if TYPE_CHECKING:
+    from nats.js import JetStreamContext
 
 _FRAME_BYTES = 256 << 10
 _HEADERS_BYTES = 2048
@@ -117,9 +122,7 @@ class NatsSender(FarEnd):
 
     async def _send(self) -> None:
         async with self._server.connected() as stream:
-            most_bytes = max(_LEAST_STREAM_BYTES, _STREAM_FACTOR * self._queue.capacity_bytes)
-            make = lambda: ensure_stream(stream, self._names, most_bytes=most_bytes, plain=self._plain)  # noqa: E731
-            await self._server.until_done(make)
+            await self._server.until_done(lambda: self._ensure(stream))
             assert self._server.client is not None
             self._most_payload = min(_FRAME_BYTES, self._server.client.max_payload - _HEADERS_BYTES)
             while True:
@@ -149,7 +152,7 @@ class NatsSender(FarEnd):
 
     # -- publishing
 
-    def _publish_more(self, stream: object) -> None:
+    def _publish_more(self, stream: JetStreamContext) -> None:
         while self._unconfirmed_bytes < _MOST_UNCONFIRMED_BYTES and len(self._unconfirmed) < _MOST_UNCONFIRMED:
             if not self._take_more():
                 break
@@ -185,11 +188,11 @@ class NatsSender(FarEnd):
         self._unconfirmed.append(_Unconfirmed(sent, payload))
         self._unconfirmed_bytes += len(payload)
 
-    async def _publish(self, stream: object, each: _Unconfirmed) -> object:
-        headers = None if self._plain else each.sent.headers()
-        return await stream.publish(self._names.subject, each.payload, headers=headers)  # type: ignore[attr-defined]
+    async def _publish(self, stream: JetStreamContext, each: _Unconfirmed) -> object:
+        headers = None if self._plain else replace(each.sent, kept=self._unconfirmed[0].sent.number).headers()
+        return await stream.publish(self._names.subject, each.payload, headers=headers)
 
-    async def _confirm_first(self, stream: object) -> None:
+    async def _confirm_first(self, stream: JetStreamContext) -> None:
         """Wait for the first; what is confirmed is acknowledged, what is not is sent again with all behind it."""
         first = self._unconfirmed[0]
         assert first.task is not None
@@ -212,17 +215,31 @@ class NatsSender(FarEnd):
             self._reader.acknowledge(first.sent.number, first.sent.count)
             self._reader.held -= first.sent.count
 
-    async def _again(self, stream: object) -> None:
+    async def _again(self, stream: JetStreamContext) -> None:
         """All that is not confirmed is sent once more, in order, when the server has what comes first."""
         for each in self._unconfirmed:
             if each.task is not None:
                 each.task.cancel()
         await asyncio.gather(*(each.task for each in self._unconfirmed if each.task), return_exceptions=True)
         first = self._unconfirmed[0]
-        await self._server.until_done(lambda: self._publish(stream, first), _LOOK_FOR_ROOM_S)
+        await self._server.until_done(lambda: self._publish_first(stream, first), _LOOK_FOR_ROOM_S)
         for each in self._unconfirmed:
             each.task = None
         first.task = asyncio.ensure_future(_nothing())
+
+    async def _publish_first(self, stream: JetStreamContext, first: _Unconfirmed) -> None:
+        """Where the stream is there no more it is made again."""
+        from nats.js.errors import NoStreamResponseError
+
+        try:
+            await self._publish(stream, first)
+        except NoStreamResponseError:
+            await self._ensure(stream)
+            await self._publish(stream, first)
+
+    async def _ensure(self, stream: JetStreamContext) -> None:
+        most_bytes = max(_LEAST_STREAM_BYTES, _STREAM_FACTOR * self._queue.capacity_bytes)
+        await ensure_stream(stream, self._names, most_bytes=most_bytes, plain=self._plain)
 
 
 async def _nothing() -> None:
