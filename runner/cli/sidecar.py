@@ -9,6 +9,7 @@ from typing import Literal
 
 import click
 
+from runner.cli.account import account_options
 from runner.cli.run import carry_out
 from runner.errors import EXIT_COMPLETED, EXIT_FAILED, RunnerError
 from runner.events import Bus
@@ -100,10 +101,7 @@ class _Sidecar(click.Command):
     help="Where what programs log is shown: in this log, or each in that of its own container.",
 )
 @click.option("--check-health", is_flag=True, help="Ask the runner at --health: exit 0 when it is well, else 1.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write the run's account to this file, as JSON.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines for people, or JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
-@click.option("--fresh", is_flag=True, help="Start over: give up what a run that was cut short has left.")
+@account_options
 def command(
     *,
     file: Path | None,

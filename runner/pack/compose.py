@@ -259,7 +259,8 @@ def _out_of_reach(around: Surroundings) -> Iterator[str]:
             needed[path] = writable or needed.get(path, False)
             if (path / FILE_NAME).is_file():
                 needed[path / FILE_NAME] = False
-    needed |= {each.file: False for each in around.secrets if each.file is not None}
+    secrets = {each.file for each in around.secrets if each.file is not None}
+    needed |= dict.fromkeys(secrets, False)
     for path, writable in needed.items():
         try:
             status = path.stat()
@@ -268,9 +269,11 @@ def _out_of_reach(around: Surroundings) -> Iterator[str]:
             continue
         letters = "r" if not path.is_dir() else "rwx" if writable else "rx"
         due = sum({"r": 4, "w": 2, "x": 1}[letter] for letter in letters)
-        if status.st_uid != int(naming.USER) and status.st_mode & due != due:
+        if status.st_uid != int(naming.USER) and status.st_mode & due != due and not _has_list(path):
             may = "write there" if writable else "read it"
-            yield f"{path}: the runner's user {naming.USER} may not {may}: chmod o+{letters}"
+            user = f"setfacl -m u:{naming.USER}:{letters}"  # what is secret is not for everybody
+            remedy = user if path in secrets else f"chmod o+{letters}, or {user}"
+            yield f"{path}: the runner's user {naming.USER} may not {may}: {remedy}"
 
 
 def _changes_text(changes: Mapping[str, Any], file: str) -> str:
@@ -281,3 +284,11 @@ def _changes_text(changes: Mapping[str, Any], file: str) -> str:
 
 def _profile(seccomp: str) -> str:
     return msgspec.json.format(seccomp.encode(), indent=2).decode() + "\n"
+
+
+def _has_list(path: Path) -> bool:
+    """Whether more users than modes tell of have something to do with it (acl(5)): who wrote that knows."""
+    try:
+        return "system.posix_acl_access" in os.listxattr(path)
+    except OSError:
+        return False

@@ -176,8 +176,11 @@ def test_what_the_runner_may_not_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir(0o755)
     text = kept("out/kept.txt").replace(GIVE, GIVE + 'secrets = { KEY = "file:key" }\n')
     warnings = Written(tmp_path, text).project.warnings
-    assert f"{tmp_path}/key: the runner's user 65532 may not read it: chmod o+r" in warnings
-    assert f"{tmp_path}/out: the runner's user 65532 may not write there: chmod o+rwx" in warnings
+    assert f"{tmp_path}/key: the runner's user 65532 may not read it: setfacl -m u:65532:r" in warnings
+    assert (
+        f"{tmp_path}/out: the runner's user 65532 may not write there: chmod o+rwx, or setfacl -m u:65532:rwx"
+        in warnings
+    )
     (tmp_path / "key").chmod(0o644)
     (tmp_path / "out").chmod(0o777)
     assert Written(tmp_path, text).project.warnings == ()

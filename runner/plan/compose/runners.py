@@ -124,7 +124,7 @@ def _command(runner: str | None, around: Surroundings) -> list[str]:
 def _environment(variables: Iterable[Variable]) -> Block | None:
     """The variables that the pipeline file puts in, as they are where the project is brought up."""
     values = {
-        each.name: f"${{{each.name}:?the pipeline file needs it}}" if each.needed else f"${{{each.name}:-}}"
+        each.name: f"${{{each.name}?the pipeline file needs it}}" if each.needed else f"${{{each.name}:-}}"
         for each in variables
     }
     return Block(values) if values else None

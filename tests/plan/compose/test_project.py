@@ -155,7 +155,7 @@ def test_what_drains_has_time_to(tmp_path: Path) -> None:
 
 
 def test_variables_of_the_file_are_those_where_the_project_is_brought_up(chain: Exported) -> None:
-    assert chain.service("connector")["environment"] == {"URL": "${URL:?the pipeline file needs it}"}
+    assert chain.service("connector")["environment"] == {"URL": "${URL?the pipeline file needs it}"}
 
 
 def test_a_secret_goes_to_the_runner_whose_processor_has_it(tmp_path: Path) -> None:
