@@ -16,7 +16,7 @@ from msgspec.json import decode
 from msgspec.structs import replace
 
 from runner.errors import Problem, SpecError
-from runner.spec.findings import Source, listed, show
+from runner.spec.findings import Source, listed, show, show_path
 from runner.spec.interpolate import Interpolated
 from runner.spec.load import LoadedPipeline, load_source
 from runner.spec.model import Home
@@ -136,6 +136,11 @@ def from_environment(env: Mapping[str, str], folder: Path) -> Said:
     return Said(Source("the environment", data), folder, variables)
 
 
+def channels_said(env: Mapping[str, str]) -> list[str]:
+    """The variables by which `env` says what is read and written."""
+    return [variable for variable, words in _said_by(env) if words[0] in _SIDES]
+
+
 def _refuse_misspelled(env: Mapping[str, str]) -> None:
     """Others may have variables of that kind, as Kubernetes has for a service of the name; so only near misses."""
     known = (*VARIABLES, *_OTHERS, "CONNECTOR_READS", "CONNECTOR_WRITES")
@@ -248,6 +253,9 @@ class _Maker:
         for word in table:
             self.origin["processors", name, word] = (word,)
         self.origin["processors", name] = ("processor",)
+        if not {"command", "entrypoint", "use"} & table.keys():
+            remedy = 'put a program behind --, or say what runs in its container: CONNECTOR_COMMAND, or command = ["…"]'
+            self._wrong((), "nothing says what to run", remedy)
         for side in _SIDES:
             if side in words:
                 table[side] = self._ports(side, words[side], name)
@@ -272,7 +280,7 @@ class _Maker:
     def placed(self, problem: Problem) -> Problem:
         """The same, said of the variable that it comes from."""
         for path, words in sorted(self.origin.items(), key=lambda pair: -len(pair[0])):
-            shown = ".".join(str(part) for part in path)
+            shown = show_path(path)
             if problem.key == shown or problem.key.startswith((f"{shown}.", f"{shown}[")):
                 begins = (each for given, each in self._said.variables.items() if given[: len(words)] == words)
                 variable = next(begins, None)
