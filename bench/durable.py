@@ -149,7 +149,7 @@ def _hop(lines: int, channel: dict[str, Any], stored: _Stored) -> float:
     with folder() as at:
         out, each = at / "taken", stored.size_bytes // stored.commits
         hop = [sys.executable, str(_HOP), str(at), str(each), channel["durability"]]
-        bare(program("source", lines, 100), hop, program("sink", out))
+        bare([program("source", lines, 100), hop, program("sink", out)])
         found = checked(taken(out), lines, 100)
         return found.bytes / found.seconds
 
