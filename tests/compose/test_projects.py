@@ -157,9 +157,9 @@ def test_what_people_do_to_a_project(images: None, tmp_path: Path) -> None:
 
 SOAK = {
     "ingest": [
-        ("processor", [program("store"), program("fetch"), container("store"), container("fetch")]),
-        ("sidecar", [container("connector"), both("connector", "store")]),
-        ("PostgreSQL", [container("database")]),
+        ("processor", [program("store"), program("fetch"), rested("store"), rested("fetch")]),
+        ("sidecar", [rested("connector"), rested("connector", "store")]),
+        ("PostgreSQL", [rested("database")]),
     ],
     "nats": [
         ("processor", [program("square"), program("count"), rested("square"), rested("count")]),
@@ -172,13 +172,9 @@ SOAK = {
     ],
 }
 SOAK_KILLS = 50
-PACES = {
-    "ingest": (60_000, {"ROWS": "60000", "PAGE": "50", "PAUSE_S": "0.1"}),
-    "nats": (40_000, {"COUNT_TO": "40000", "COUNT_PAUSE": "15"}),
-    "two-runners": (40_000, {"COUNT_TO": "40000", "COUNT_PAUSE": "15"}),
-}
-"""How many messages, and how slowly they come, so that there are some left at the last kill. `ingest` asks for
-its first page again after each kill and so must be quick; there the wait of the engine keeps rows back."""
+MESSAGES = 40_000
+SLOWLY = {"ROWS": str(MESSAGES), "PAGE": "10", "PAUSE_S": "0.15", "COUNT_TO": str(MESSAGES), "COUNT_PAUSE": "15"}
+"""There are some left at the last kill."""
 
 
 @pytest.mark.soak
@@ -188,12 +184,11 @@ its first page again after each kill and so must be quick; there the wait of the
 )
 def test_soak_kills(images: None, tmp_path: Path, name: str, what: str, ways: Sequence[Kill]) -> None:
     del images
-    count, slow = PACES[name]
-    with project(name, tmp_path, **slow) as its:
+    with project(name, tmp_path, **SLOWLY) as its:
         its.up()
-        assert kill(its, SOAK_KILLS, ways, count) == SOAK_KILLS
+        assert kill(its, SOAK_KILLS, ways, MESSAGES) == SOAK_KILLS
         there = through(its)
         its.until_ended(*(["connector"] if name == "ingest" else ["connector-edge", "connector-centre"]), limit_s=900)
-        print(f"{name}: {SOAK_KILLS} kills ({what}), {there} of {count} messages through at the last one")
-        assert through(its) == count
-        assert name == "ingest" or squares(its) == [number**2 for number in range(1, count + 1)]
+        print(f"{name}: {SOAK_KILLS} kills ({what}), {there} of {MESSAGES} messages through at the last one")
+        assert through(its) == MESSAGES
+        assert name == "ingest" or squares(its) == [number**2 for number in range(1, MESSAGES + 1)]
