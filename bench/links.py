@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.measure import RUNNER, Run, bare, folder, interleave, program, taken
+from bench.measure import RUNNER, Run, bare, folder, free_port, interleave, program, taken
 from bench.ratios import Row, Size, checked, row
 
 MEMORY: dict[str, Any] = {"kind": "memory"}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def through(lines: int, width: int, channel: dict[str, Any]) -> tuple[float, float]:
@@ -28,7 +20,7 @@ def through(lines: int, width: int, channel: dict[str, Any]) -> tuple[float, flo
         sink: dict[str, Any] = {"command": program("sink", out), "reads": "c"}
         more: dict[str, Any] = {}
         if channel["kind"] != "memory":
-            channel = {"address": f"127.0.0.1:{_free_port()}", **channel}
+            channel = {"address": f"127.0.0.1:{free_port()}", **channel}
             source["runner"], sink["runner"] = "left", "right"
             more = {"runners": {"left": {}, "right": {}}}
         with Run(at, {"source": source, "sink": sink}, {"c": channel}, **more) as run:
@@ -43,7 +35,7 @@ def through_bare(lines: int, width: int, *, joined: bool) -> float:
         out = at / "taken"
         source, sink = program("source", lines, width), program("sink", out)
         if joined:
-            port = _free_port()
+            port = free_port()
             bare([program("relay", "from", port), sink], [source, program("relay", "to", port)])
         else:
             bare([source, program("relay"), sink])

@@ -11,6 +11,7 @@ import pytest
 
 from tests.channel.link.pair import End, open_store
 from tests.channel.link.wire import Half, Wire
+from tests.waiting import until
 
 
 def numbers(first: int, count: int) -> list[bytes]:
@@ -436,7 +437,15 @@ def test_who_is_missing_is_told_once_and_when_it_comes() -> None:
     asyncio.run(act())
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.002)
+def test_a_link_that_can_never_go_on_is_told_seldom() -> None:
+    """Each connection comes to another end at once."""
+
+    async def act() -> None:
+        wire = Wire(lambda frame: ("corrupt", "lose", "corrupt", "cut")[frame % 4])
+        left, right = End("writer", wire, listens=False), End("reader", wire, listens=True)
+        await until(lambda: wire.faults > 200)
+        for end in (left, right):
+            assert 0 < len(end.told.warned) < 20, end.told.warned
+            await end.kill()
+
+    asyncio.run(act())
