@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.channel.link.frames import Hello
 from tests.channel.link.pair import End, open_store
 from tests.channel.link.wire import Half, Wire
 from tests.waiting import until
@@ -137,6 +138,28 @@ def test_what_is_worth_a_frame_is_sent_while_it_is_written_and_less_soon_after()
         assert sizes == [2 * piece.size_bytes + 17, piece.size_bytes + 17]
         for end in (left, right):
             await end.kill()
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize("credit", [1, 8 << 20])
+def test_while_it_is_written_nothing_overtakes_or_goes_beyond_the_credit(credit: int) -> None:
+    async def act() -> None:
+        wire = Wire(direct=True)
+        sizes = data_frames(wire)
+        left = End("writer", wire, listens=False, capacity=8 << 20)
+        assert left.writer is not None
+        piece = left.codec.batch_of([b"x" * 1023] * 512)
+        theirs = Hello("p", "c", "reader", "right", "lines", credit=credit)
+        left.peer.judge(theirs)
+        left.peer.connection = Half(wire, "somebody")
+        left.writer.publish(piece)
+        left.writer.publish(piece)
+        assert len(sizes) == (1 if credit == 1 else 2)  # the last one goes beyond it
+        left.peer.judge(theirs)  # on the next connection these come first
+        left.writer.publish(piece)
+        assert len(sizes) == (1 if credit == 1 else 2)
+        await left.kill()
 
     asyncio.run(act())
 
