@@ -55,7 +55,30 @@ VARIABLES: dict[str, Words] = {
 }
 """What may be said by the environment, beside CONNECTOR_READS and CONNECTOR_WRITES (and CONNECTOR_READS_PORT)."""
 _PREFIX = "CONNECTOR_"
-_GIVEN = {"CONNECTOR_PIPELINE", "CONNECTOR_INSTANCE", "CONNECTOR_ATTEMPT", "CONNECTOR_RUN", "CONNECTOR_WRITTEN"}
+_OTHERS = (
+    "CONNECTOR_FILE",
+    "CONNECTOR_CONFIG",
+    "CONNECTOR_RUNNER",
+    "CONNECTOR_BRIDGES",
+    "CONNECTOR_STATE_DIR",
+    "CONNECTOR_HEALTH",
+)
+"""What the command itself looks at."""
+_GIVEN = (
+    "CONNECTOR_PIPELINE",
+    "CONNECTOR_INSTANCE",
+    "CONNECTOR_ATTEMPT",
+    "CONNECTOR_RUN",
+    "CONNECTOR_WRITTEN",
+    "CONNECTOR_PARAMS",
+    "CONNECTOR_BATCH",
+    "CONNECTOR_BATCH_CHANNEL",
+    "CONNECTOR_BATCH_FILE",
+    "CONNECTOR_STATE_FILE",
+    "CONNECTOR_PROTOCOL",
+    "CONNECTOR_ENDPOINT",
+)
+_GIVEN_BY_NAME = ("CONNECTOR_PARAM_", "CONNECTOR_READER_", "CONNECTOR_WRITER_", "CONNECTOR_WRITTEN_")
 """What a runner gives its programs, of which one may be a sidecar."""
 _SIDES = ("reads", "writes")
 _OWN = {"name", "drain", "processor", *_SIDES}
@@ -85,17 +108,6 @@ _CHANNEL = (
 )
 _QUERY = ("channel", "listen", "insecure", *_CHANNEL, *_TLS)
 _LONGEST_NAME = 63
-
-
-_OTHERS = (
-    "CONNECTOR_FILE",
-    "CONNECTOR_CONFIG",
-    "CONNECTOR_RUNNER",
-    "CONNECTOR_BRIDGES",
-    "CONNECTOR_STATE_DIR",
-    "CONNECTOR_HEALTH",
-)
-"""What the command itself looks at."""
 
 
 class Said(Struct, frozen=True):
@@ -137,7 +149,7 @@ def _refuse_misspelled(env: Mapping[str, str]) -> None:
     for variable in env:
         if not variable.startswith(_PREFIX) or variable in known or variable in _GIVEN:
             continue
-        if variable.startswith(("CONNECTOR_READS_", "CONNECTOR_WRITES_", "CONNECTOR_PARAM_", "CONNECTOR_TEST_")):
+        if variable.startswith(("CONNECTOR_READS_", "CONNECTOR_WRITES_", "CONNECTOR_TEST_", *_GIVEN_BY_NAME)):
             continue
         close = nearest(variable.removeprefix(_PREFIX), ends)
         if close is not None:

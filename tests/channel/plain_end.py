@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 from runner.channel.base import Outside, Reader, Writer
@@ -16,6 +17,7 @@ from runner.channel.plain.kinds import plain_ends
 from runner.codec.registry import codec_named
 from runner.spec.model import Channel, Durability, Network
 from runner.store.store import Store
+from tests.waiting import quiet, until
 
 LIMIT_S = 40
 
@@ -37,14 +39,11 @@ def free_port() -> int:
         return port
 
 
-async def until(condition: Callable[[], Any], what: str) -> None:
-    """Wait for what is looked at to be so."""
-    try:
-        async with asyncio.timeout(LIMIT_S / 2):
-            while not condition():  # noqa: ASYNC110 - what is waited for has no event of its own
-                await asyncio.sleep(0.005)
-    except TimeoutError:
-        raise AssertionError(f"waited in vain for {what}") from None
+def listens(port: int) -> bool:
+    """Whether somebody does: looked up, as who tries it would be somebody who came."""
+    tables = "".join(Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    rows = (line.split() for line in tables.splitlines() if "local_address" not in line)
+    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
 
 
 class End:
@@ -156,38 +155,26 @@ class End:
 
     async def connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection to it, as soon as it listens."""
-        while True:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-            except ConnectionRefusedError:
-                await asyncio.sleep(0.005)
-            else:
-                self._came.append(writer)
-                return reader, writer
+        await until(lambda: listens(self.port), "it to listen")
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._came.append(writer)
+        return reader, writer
 
 
 async def stuck(end: End) -> None:
     """Wait until nothing more is taken from the channel: the kernel's buffers are full."""
-    reader, seen, times = end.channel.readers[0], -1, 0
-    while times < 20:
-        now = reader.queued_messages
-        seen, times = now, times + 1 if now == seen else 0
-        await asyncio.sleep(0.01)
+    await until(lambda: any(peer.handed for peer in end.far.peers), "somebody to get something")
+    await quiet(lambda: (end.channel.readers[0].queued_messages, [peer.handed for peer in end.far.peers]))
 
 
 async def narrow(port: int) -> socket.socket:
     """A connection whose receive buffer in the kernel is small, as soon as somebody listens."""
-    while True:
-        client = socket.socket()
-        client.setblocking(False)  # noqa: FBT003 - positional only
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        try:
-            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
-        except ConnectionRefusedError:
-            client.close()
-            await asyncio.sleep(0.005)
-        else:
-            return client
+    await until(lambda: listens(port), "it to listen")
+    client = socket.socket()
+    client.setblocking(False)  # noqa: FBT003 - positional only
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port))
+    return client
 
 
 def reset(writer: asyncio.StreamWriter) -> None:

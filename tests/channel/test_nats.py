@@ -18,6 +18,7 @@ from runner.codec.lines import LINES  # noqa: E402
 from runner.spec.model import Channel, Durability, Network  # noqa: E402
 from runner.store.store import Store  # noqa: E402
 from tests.nats_server import NatsServer, nats_program  # noqa: E402
+from tests.waiting import until  # noqa: E402
 
 
 def run(act: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -92,6 +93,13 @@ class End:
     async def kill(self) -> None:
         self.living.cancel()
         await asyncio.gather(self.living, return_exceptions=True)
+
+
+async def _is_empty(stream: Any, name: str) -> bool:
+    """Whether there is such a stream, with nothing in it."""
+    with contextlib.suppress(nats.js.errors.NotFoundError):
+        return not (await stream.stream_info(name)).state.messages
+    return False
 
 
 def numbers(first: int, count: int) -> list[bytes]:
@@ -203,10 +211,69 @@ def test_strangers_and_doubles_are_not_taken(nats_server: NatsServer) -> None:
         assert await right.read() == numbers(1, 40)
         assert len([text for text in right.warned if "is not taken" in text]) == 1
         await asyncio.gather(left.living, right.living)
-        async with asyncio.timeout(15):
-            while (await stream.stream_info("connector_p_c")).state.messages:  # noqa: ASYNC110 - the server has no event for it
-                await asyncio.sleep(0.01)
+        await until(lambda: _is_empty(stream, "connector_p_c"), "all to be acknowledged")
         await client.close()
+
+    run(act)
+
+
+@pytest.mark.parametrize("gone", ["consumer", "stream", "state"])
+@pytest.mark.parametrize("plain", [False, True])
+def test_what_the_server_has_no_more_is_made_again(gone: str, plain: bool, nats_server: NatsServer) -> None:
+    async def act() -> None:
+        more: dict[str, Any] = {"plain": True, "subject": "connector.p.c"} if plain else {}
+        left, right = End("writer", nats_server, **more), End("reader", nats_server, **more)
+        await left.write(1, 100, last=False)
+        await right.read(100)
+        await until(lambda: left.channel.readers[0].account.acknowledged == 100, "the server to have it")
+        await _lose(nats_server, gone)
+        await left.write(101, 100, last=not plain)
+        got = await right.read(200 if gone != "consumer" or not plain else 300)
+        assert got[-100:] == numbers(101, 100)
+        if not plain:
+            assert got == numbers(1, 200)
+            await asyncio.gather(left.living, right.living)
+            assert right.channel.written == 200
+        assert not left.failed + right.failed
+        await left.kill()
+        await right.kill()
+
+    run(act)
+
+
+async def _lose(server: NatsServer, what: str) -> None:
+    if what == "state":
+        server.kill()
+        server.forget()
+        server.start()
+        return
+    client = await nats.connect(server.url)
+    stream = client.jetstream()
+    if what == "stream":
+        await stream.delete_stream("connector_p_c")
+    else:
+        (consumer,) = await stream.consumers_info("connector_p_c")
+        await stream.delete_consumer("connector_p_c", consumer.name)
+    await client.close()
+
+
+def test_what_was_only_at_the_server_and_is_lost_there_is_said_and_counted(nats_server: NatsServer) -> None:
+    async def act() -> None:
+        left, right = End("writer", nats_server), End("reader", nats_server)
+        await left.write(1, 100, last=False)
+        await right.read(100)
+        await right.kill()
+        await left.write(101, 50, last=False)
+        await until(lambda: left.channel.readers[0].account.acknowledged == 150, "the server to have it")
+        client = await nats.connect(nats_server.url)
+        await client.jetstream().purge_stream("connector_p_c")
+        await client.close()
+        again = End("reader", nats_server)
+        await left.write(151, 50)
+        assert await again.read() == numbers(151, 50)
+        assert again.channel.readers[0].account.indeterminate == 150
+        assert any("150 messages that the server had are here no more" in text for text in again.warned)
+        await asyncio.gather(left.living, again.living)
 
     run(act)
 
@@ -273,11 +340,9 @@ def test_any_other_program_is_a_plain_peer(nats_server: NatsServer) -> None:
         await left.living
         taken = await (await stream.pull_subscribe("out.lines", durable="mine", stream="out_lines")).fetch(3)
         assert [message.data for message in taken] == numbers(1, 3)
-        await until(lambda: right.channel.far_trouble is None)
-        await asyncio.sleep(0)
+        await until(lambda: _is_empty(stream, "in_lines"), "the stream to be made")
         for number in range(1, 4):
-            with contextlib.suppress(Exception):
-                await stream.publish("in.lines", b"%d" % number)
+            await stream.publish("in.lines", b"%d" % number)
         assert await right.read(3) == numbers(1, 3)
         right.channel.stop()
         await right.living
@@ -286,7 +351,21 @@ def test_any_other_program_is_a_plain_peer(nats_server: NatsServer) -> None:
     run(act)
 
 
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not true():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)
+def test_what_is_no_message_of_a_plain_peer_is_counted_and_told_seldom(nats_server: NatsServer) -> None:
+    async def act() -> None:
+        end = End("reader", nats_server, plain=True, subject="in.lines", max_message_bytes=10)
+        client = await nats.connect(nats_server.url)
+        stream = client.jetstream()
+        await until(lambda: _is_empty(stream, "in_lines"), "the stream to be made")
+        for number in range(20):
+            for data in (b"two\nlines", b"x" * 11 + b"%d" % number):
+                await stream.publish("in.lines", data)
+        await stream.publish("in.lines", b"x" * 10)
+        assert await end.read(1) == [b"x" * 10]
+        assert end.channel.refused == 40
+        assert len([text for text in end.warned if "is not taken" in text]) <= 3
+        end.channel.stop()
+        await end.living
+        await client.close()
+
+    run(act)

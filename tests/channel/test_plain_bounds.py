@@ -13,8 +13,9 @@ import pytest
 from runner.channel.plain.bounds import BOUNDS, Bounds
 from runner.spec.model import Tls
 from tests.certificates import authority
-from tests.channel.plain_end import End, reset, run, until
+from tests.channel.plain_end import End, reset, run
 from tests.streams import gone
+from tests.waiting import until
 
 KINDS = ("tcp", "websocket", "http")
 GOOD = {
@@ -279,6 +280,26 @@ def test_garbage_harms_nobody(kind: str, caplog: pytest.LogCaptureFixture) -> No
 
     run(act)
     assert "Traceback" not in caplog.text
+
+
+def test_strangers_that_come_and_break_do_not_fill_the_log() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", max_message_bytes=10)
+        async with end.alive():
+            for number in range(50):
+                for data in (b"x", b"y" * 11 + b"%d" % number):
+                    reader, writer = await end.connected()
+                    writer.write(data)
+                    if data == b"x":
+                        await until(lambda: end.far.peers, "it to be let in")
+                        reset(writer)
+                    await _is_closed(reader)
+            await until(lambda: not end.far.peers, "all to be gone")
+        assert end.channel.refused == 50
+        assert len([text for text in end.warned if "was reset" in text]) <= 3
+        assert len([text for text in end.warned if "longer than" in text]) <= 3
+
+    run(act)
 
 
 def test_every_bound_is_in_the_page() -> None:

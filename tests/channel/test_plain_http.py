@@ -17,7 +17,8 @@ from runner.channel.plain.bounds import BOUNDS, Bounds
 from runner.channel.plain.http import retry_after_s
 from runner.channel.plain.keys import SeenKeys
 from runner.store.store import Store
-from tests.channel.plain_end import End, free_port, numbered, run, until
+from tests.channel.plain_end import End, free_port, numbered, run
+from tests.waiting import until
 
 QUICK = Bounds(first_wait_s=0.001, longest_wait_s=0.01, room_s=0.1, body_s=0.3, head_s=0.3)
 
@@ -407,5 +408,90 @@ def test_a_websocket_of_a_page_of_elsewhere_is_refused() -> None:
             await peer.send_str("one")
             assert await end.read(1) == [b"one"]
             await peer.close()
+
+    run(act)
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_pages_that_may_come_may_read_the_answers(token: str | None) -> None:
+    page, asks = "http://localhost:3000", {"Access-Control-Request-Method": "POST"}
+
+    async def act() -> None:
+        async with _inbox(token=token) as (_, session, url):
+            asked = await session.options(url, headers={"Origin": page, **asks})
+            assert asked.status == 204
+            assert asked.headers["Access-Control-Allow-Origin"] == page
+            assert "POST" in asked.headers["Access-Control-Allow-Methods"]
+            assert "Idempotency-Key" in asked.headers["Access-Control-Allow-Headers"]
+            answer = await session.post(f"{url}?token=secret", data=b"x", headers={"Origin": page})
+            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, page)
+            assert answer.headers["Vary"] == "Origin"
+            other = await session.options(url, headers={"Origin": "https://example.com", **asks})
+            assert other.status == (403 if token is None else 204)
+            assert ("Access-Control-Allow-Origin" in other.headers) is (token is not None)
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:1"}, 200),
+        ({"Host": "[::1]"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Host": "example.com:80"}, 403),
+        ({"Host": "127.0.0.1.example.com"}, 403),
+        ({"Host": "["}, 403),
+        ({"Origin": "http://localhost:3000", "Sec-Fetch-Site": "cross-site"}, 200),
+    ],
+)
+def test_no_page_of_elsewhere_takes_what_is_streamed(headers: dict[str, str], status: int) -> None:
+    async def act() -> None:
+        end = End("writer", "http")
+        async with end.alive(), aiohttp.ClientSession() as session:
+            (await end.connected())[1].close()
+            answer = await session.get(f"http://127.0.0.1:{end.port}/", headers=headers)
+            assert answer.status == status
+            assert ("Access-Control-Allow-Origin" in answer.headers) is ("Origin" in headers)
+            answer.close()
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [("Bearer secret", 200), ("bearer secret", 200), ("BEARER  secret ", 200), ("Bearer", 401), ("Basic secret", 401)],
+)
+def test_a_token_is_shown_as_http_says(shown: str, status: int) -> None:
+    async def act() -> None:
+        async with _inbox(token="secret") as (_, session, url):
+            assert (await session.post(url, data=b"x", headers={"Authorization": shown})).status == status
+
+    run(act)
+
+
+@pytest.mark.parametrize("key", ["", "  "])
+def test_an_empty_key_is_none_of_anybody(key: str) -> None:
+    async def act() -> None:
+        async with _inbox() as (end, session, url):
+            answer = await session.post(url, data=b"x", headers={"Idempotency-Key": key})
+            assert (answer.status, await answer.text()) == (400, "the Idempotency-Key is empty\n")
+            assert not end.channel.written
+
+    run(act)
+
+
+def test_what_is_packed_on_its_way_is_not_unpacked_either() -> None:
+    async def act() -> None:
+        async with _inbox() as (end, _, _):
+            for coding, status in ((b"gzip, chunked", b"415"), (b"chunked", b"200"), (b"Chunked", b"200")):
+                reader, writer = await end.connected()
+                writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: " + coding)
+                writer.write(b"\r\n\r\n1\r\nx\r\n0\r\n\r\n")
+                assert status in await reader.readline()
+                writer.close()
+            assert end.channel.written == 2
 
     run(act)

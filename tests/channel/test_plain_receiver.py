@@ -16,7 +16,8 @@ from aiohttp import web
 from runner.channel.plain import websocket
 from runner.channel.plain.bounds import Bounds
 from runner.store.store import Store
-from tests.channel.plain_end import End, free_port, numbered, reset, run, until
+from tests.channel.plain_end import End, free_port, numbered, reset, run
+from tests.waiting import until
 
 
 def test_good_messages_before_one_that_is_too_long_are_delivered_tcp() -> None:
@@ -133,6 +134,104 @@ def test_a_message_that_drips_is_not_waited_for_for_ever_either() -> None:
     run(act)
 
 
+def test_a_message_begins_with_its_first_byte_however_long_after_the_one_before() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", bounds=Bounds(whole_s=0.2))
+        async with end.alive():
+            _, writer = await end.connected()
+            writer.write(b"one\n")
+            await end.read(1)
+            await asyncio.sleep(0.3)  # it has nothing to say for longer than a message may take
+            writer.write(b"tw")
+            await until(lambda: _pending_bytes(end) == 2, "half of it")
+            writer.write(b"o\n")
+            assert await end.read(2) == [b"one", b"two"]
+            writer.close()
+
+    run(act)
+
+
+def test_half_a_message_may_wait_as_long_as_the_channel_is_full() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", capacity=1000, bounds=Bounds(whole_s=0.2, stalled_s=0.2))
+        async with end.alive():
+            _, writer = await end.connected()
+            writer.write(b"x" * 1000 + b"\nha")
+            await until(lambda: end.channel.full, "it to be full")
+            await asyncio.sleep(0.3)  # for longer than a message may take
+            await end.read(1)
+            writer.write(b"lf\n")
+            assert (await end.read(2))[1] == b"half"
+            writer.close()
+
+    run(act)
+
+
+def _pending_bytes(end: End) -> int:
+    """What is no whole message yet, of the one peer."""
+    (peer,) = end.far.peers
+    pending: int = peer._decoder.pending_bytes  # type: ignore[attr-defined]
+    return pending
+
+
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("half", [b"\x82\x84\0\0\0\0go", b"\x02\x82\0\0\0\0go", b"\x02\x82\0\0\0\0go\x89\x80\0\0\0\0"])
+def test_half_a_message_over_a_websocket_is_not_waited_for_for_ever(half: bytes) -> None:
+    async def act() -> None:
+        end = End("reader", "websocket", bounds=Bounds(stalled_s=0.2))
+        async with end.alive():
+            reader, writer = await end.connected()
+            writer.write(HANDSHAKE + b"\x82\x83\0\0\0\0one" + half)
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.read(-1)
+            writer.close()
+            assert await end.read(1) == [b"one"]
+        assert "half a message came" in end.said
+
+    run(act)
+
+
+def test_a_message_that_drips_over_a_websocket_is_not_waited_for_for_ever_either() -> None:
+    async def act() -> None:
+        end = End("reader", "websocket", bounds=Bounds(stalled_s=5, whole_s=0.3))
+        async with end.alive():
+            reader, writer = await end.connected()
+            writer.write(HANDSHAKE + b"\x02\x80\0\0\0\0")
+            closed = asyncio.create_task(reader.read(-1))
+            while not closed.done():
+                writer.write(b"\0\x81\0\0\0\0x")  # fragment by fragment
+                await asyncio.sleep(0.01)
+            writer.close()
+            await asyncio.gather(closed, return_exceptions=True)
+        assert not end.channel.written
+
+    run(act)
+
+
+def test_a_silent_websocket_is_left_alone() -> None:
+    async def act() -> None:
+        end = End("reader", "websocket", capacity=1000, bounds=Bounds(stalled_s=0.1, whole_s=0.1))
+        async with end.alive(), aiohttp.ClientSession() as session:
+            (await end.connected())[1].close()
+            peer = await session.ws_connect(f"http://127.0.0.1:{end.port}/")
+            await peer.ping()
+            await asyncio.sleep(0.3)
+            for payload in (b"x" * 1000, b"two", b"three"):
+                await peer.send_bytes(payload)
+            await until(lambda: end.channel.full, "it to be full")
+            await asyncio.sleep(0.3)
+            assert (await end.read(3))[1:] == [b"two", b"three"]
+            await peer.close()
+        assert not end.far.hits
+
+    run(act)
+
+
 def test_a_full_channel_stops_who_sends() -> None:
     async def act() -> None:
         end = End("reader", "tcp", capacity=10_000)
@@ -224,22 +323,93 @@ def test_events_are_taken_from_the_last_on_that_is_in_the_channel(tmp_path: Path
     run(act)
 
 
-def test_an_event_that_is_too_long_is_refused_and_those_before_it_are_not() -> None:
+def _says(data: bytes, asked: list[str | None] | None = None) -> Handler:
+    """A server that says the same to whoever has none of its events, and nothing to who has them."""
+
     async def handle(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        if "Last-Event-ID" in request.headers:
-            await response.write(b"id: 3\ndata: three\n\n")
-            return response
-        await response.write(b"id: 1\ndata: one\n\nid: 2\ndata: " + b"x" * 600 + b"\ndata: " + b"y" * 600 + b"\n\n")
+        if asked is not None:
+            asked.append(request.headers.get("Last-Event-ID"))
+        if "Last-Event-ID" not in request.headers:
+            await response.write(data)
         return response
+
+    return handle
+
+
+@pytest.mark.parametrize("long", [b"data: " + b"x" * 1500, b"data: " + b"x" * 600 + b"\ndata: " + b"y" * 600])
+def test_an_event_that_is_too_long_is_refused_once_and_the_next_one_is_not(long: bytes) -> None:
+    data = b"id: 1\ndata: one\n\nid: 2\n" + long + b"\n\nid: 3\ndata: " + b"z" * 1000 + b"\n\nid: 4\n" + long + b"\n\n"
+    asked: list[str | None] = []
+
+    async def act() -> None:
+        async with _served(_says(data, asked)) as port:
+            bounds = Bounds(first_wait_s=0.001, longest_wait_s=0.01)
+            end = End("reader", "http", listens=False, port=port, max_message_bytes=1000, bounds=bounds)
+            async with end.alive():
+                assert await end.read(2) == [b"one", b"z" * 1000]
+                await until(lambda: len(asked) > 5, "it to be asked again")
+            assert asked[1:6] == ["4"] * 5
+            assert end.channel.refused == 2
+
+    run(act)
+
+
+@pytest.mark.parametrize("id_", [b"a\x01b", b"a\x7f", b"a\0", b"\xff\xc3", b"x" * 5000])
+def test_no_id_harms_anybody(id_: bytes) -> None:
+    asked: list[str | None] = []
+
+    async def act() -> None:
+        async with _served(_says(b"data: a\nid: " + id_ + b"\n\n", asked)) as port:
+            bounds = Bounds(first_wait_s=0.001, longest_wait_s=0.01)
+            end = End("reader", "http", listens=False, port=port, bounds=bounds)
+            async with end.alive():
+                await end.read(1)
+                await until(lambda: len(asked) > 3, "it to be asked again")
+            assert not end.failed
+
+    run(act)
+
+
+def test_what_is_streamed_is_asked_for_unpacked_and_never_taken_packed() -> None:
+    async def obeys(request: web.Request) -> web.StreamResponse:
+        response = web.Response(body=b"one\ntwo\n", content_type="application/x-ndjson")
+        response.enable_compression()
+        return response
+
+    async def packs(_request: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"\x1f\x8b...", headers={"Content-Encoding": "gzip"})
+
+    async def act() -> None:
+        async with _served(obeys) as port:
+            end = End("reader", "http", listens=False, port=port)
+            async with end.alive():
+                assert (await end.read(2))[:2] == [b"one", b"two"]
+        async with _served(packs) as port:
+            end = End("reader", "http", listens=False, port=port)
+            await end.live()
+            assert "packed (gzip)" in end.failed[0]
+            assert not end.channel.written
+
+    run(act)
+
+
+def test_a_server_that_does_not_answer_is_asked_again() -> None:
+    asked: list[str | None] = []
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        asked.append(None)
+        if len(asked) == 1:
+            await asyncio.Event().wait()
+        return web.Response(text="one\n")
 
     async def act() -> None:
         async with _served(handle) as port:
-            end = End("reader", "http", listens=False, port=port, max_message_bytes=1000)
+            bounds = Bounds(answer_s=0.2, first_wait_s=0.001)
+            end = End("reader", "http", listens=False, port=port, bounds=bounds)
             async with end.alive():
-                assert (await end.read(2))[:2] == [b"one", b"three"]
-            assert end.channel.refused == 1
+                assert (await end.read(1))[0] == b"one"
 
     run(act)
 

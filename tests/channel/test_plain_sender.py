@@ -15,7 +15,8 @@ import zmq.asyncio
 from runner.channel.plain.bounds import Bounds
 from runner.spec.model import Channel, Network
 from runner.store.store import Store
-from tests.channel.plain_end import End, narrow, numbered, numbers, reset, run, stuck, until
+from tests.channel.plain_end import End, narrow, numbered, numbers, reset, run, stuck
+from tests.waiting import until
 
 COUNT = 20_000
 LARGE = 200

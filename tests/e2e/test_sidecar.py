@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.addresses import free_port
 from tests.children.build import script, sink, source
 from tests.e2e.connector import RUNNER, Connector, Running, until
 from tests.e2e.sidecar import Sidecar
 from tests.e2e.test_run import sent
-from tests.e2e.test_runners import free_port
 from tests.launch.shims import Shims
 from tests.nats_server import NatsServer
 

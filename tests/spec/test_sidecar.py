@@ -132,6 +132,15 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
     assert pipeline(tmp_path, READS=READS, **others).processors["program"].reads
 
 
+def test_a_sidecar_may_be_a_program_of_a_runner(tmp_path: Path) -> None:
+    """What that one gives it is nearly what a sidecar is told by."""
+    given = dict.fromkeys(
+        ("WRITER_ERRORS", "READER_S", "WRITTEN_ERRORS", "BATCH", "BATCH_CHANNEL", "BATCH_FILE", "STATE_FILE", "PARAMS"),
+        "x",
+    )
+    assert pipeline(tmp_path, READS=READS, **given).processors["program"].reads
+
+
 def test_the_environment_is_put_into_nothing(tmp_path: Path) -> None:
     made = of_variables(tmp_path, "echo", "${PATH}", READS=READS).pipeline
     assert made.processors["program"].command == ("echo", "${PATH}")

@@ -15,6 +15,7 @@ from runner.channel.link.receiver import Receiver
 from runner.channel.link.sender import Sender
 from runner.channel.link.transport import Connection, DownError, Listener, RefusedError, Transport
 from runner.channel.network import FarEnd, Here, Queue
+from runner.channel.repeats import Absence, Repeats
 from runner.errors import RunnerError
 from runner.spec.model import Channel as ChannelSpec
 from runner.spec.model import Network
@@ -38,7 +39,10 @@ class LinkEnd(FarEnd):
         self._outside: Outside | None = None
         self._failed: RunnerError | None = None
         self._talking: dict[Peer, asyncio.Task[None]] = {}
-        self._said: dict[Peer, str] = {}
+        self._repeats = Repeats(self._warn)
+        self._absences: dict[Peer, Absence] = {peer: Absence(self._warn) for peer in peers}
+        self._tries = 0
+        """How many connections were made since one could be talked over."""
 
     @property
     def writers(self) -> int:
@@ -66,7 +70,7 @@ class LinkEnd(FarEnd):
         self._outside = outside
         for peer in self.peers:
             peer.on_finished = self._look_whether_over
-            peer.on_joined = partial(self._tell_joined, peer)
+            peer.on_joined = partial(self._joined, peer)
             if isinstance(peer, Receiver):
                 peer.on_lost = partial(self._tell_lost, peer)
             peer.open()
@@ -105,6 +109,7 @@ class LinkEnd(FarEnd):
         """Connect, again and again, until there is nothing more to do."""
         wait_s = self._timing.first_wait_s
         while not peer.finished.is_set():
+            self._tries += 1
             try:
                 connection = await self._transport.connect()
             except DownError as error:
@@ -177,7 +182,7 @@ class LinkEnd(FarEnd):
             await self._refuse(connection, str(error))
         except DownError as error:
             if isinstance(error, CorruptError):
-                self._warn(f"{connection.remote} is not talked to: {error}")
+                self._repeats.say(f"{connection.remote} is not talked to: {error}", kind="not talked to")
         except RunnerError as error:
             self._fail(error)
 
@@ -207,7 +212,7 @@ class LinkEnd(FarEnd):
             await connection.send(encode(ours))
             await peer.talk(connection, theirs)
         except RefusedError as error:
-            self._warn(f"{peer.called} is refused: {error}")
+            self._repeats.say(f"{peer.called} is refused: {error}")
             await self._refuse(connection, str(error))
         except DownError as error:
             peer.down = str(error)
@@ -236,21 +241,24 @@ class LinkEnd(FarEnd):
 
     def _tell_corrupt(self, peer: Peer, error: DownError) -> None:
         if isinstance(error, CorruptError):
-            self._warn(f"{error} ({peer.called}); they connect again, and what was not acknowledged is sent again")
+            self._repeats.say(
+                f"{error} ({peer.called}); they connect again, and what was not acknowledged is sent again",
+                kind=f"corrupt, {peer.called}",
+            )
 
-    def _tell_joined(self, peer: Peer) -> None:
-        if self._said.pop(peer, None) is not None:
-            self._warn(f"{peer.called} is there")
+    def _joined(self, peer: Peer) -> None:
+        self._tries = 0
+        self._absences[peer].look(None, f"{peer.called} is there")
 
     async def _tell_who_is_missing(self) -> None:
-        """Say it once when somebody is not there for a while."""
+        """Say it when somebody is not there for a while."""
         while True:
             await asyncio.sleep(self._timing.patience_s)
             for peer in self.peers:
                 why = peer.trouble()
-                if why is not None and self._said.get(peer) != why and peer.missing_for(self._timing.patience_s):
-                    self._said[peer] = why
-                    self._warn(f"waits: {why} ({self._transport.address})")
+                if why is not None and peer.missing_for(self._timing.patience_s):
+                    text = f"waits: {why} ({self._transport.address})"
+                    self._absences[peer].look(text, f"{peer.called} is there", self._tries)
 
 
 def link_ends(spec: ChannelSpec, network: Network, queue: Queue, here: Here, timing: Timing = TIMING) -> list[FarEnd]:

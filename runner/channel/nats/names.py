@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from runner.channel.network import Here
 from runner.spec.model import Channel, Network
 
-WRITER, EPOCH, NUMBER, COUNT, CRC, SINCE, END = (
-    f"Connector-{name}" for name in ("Writer", "Epoch", "Number", "Count", "Crc", "Since", "End")
+WRITER, EPOCH, NUMBER, COUNT, CRC, SINCE, KEPT, END = (
+    f"Connector-{name}" for name in ("Writer", "Epoch", "Number", "Count", "Crc", "Since", "Kept", "End")
 )
 ANYBODY = "any"
 
@@ -43,7 +43,7 @@ def names_of(spec: Channel, network: Network, here: Here, reader: str) -> Names:
 class Sent:
     """What stands beside a message: who sent it, the numbers of what is in it, and which its sender began with.
 
-    `end`: it is the end.
+    `kept` is the first that its sender still had: all before that the server had confirmed. `end`: it is the end.
     """
 
     writer: str
@@ -52,6 +52,7 @@ class Sent:
     count: int
     crc: int
     since: int
+    kept: int = 0
     end: bool = False
 
     def headers(self) -> dict[str, str]:
@@ -63,6 +64,7 @@ class Sent:
             COUNT: str(self.count),
             CRC: str(self.crc),
             SINCE: str(self.since),
+            KEPT: str(self.kept),
         }
         return {**found, END: "1"} if self.end else found
 
@@ -78,6 +80,7 @@ class Sent:
                 int(headers[COUNT]),
                 int(headers[CRC]),
                 int(headers[SINCE]),
+                int(headers.get(KEPT, "0")),
                 end=END in headers,
             )
         except (KeyError, ValueError) as error:

@@ -13,8 +13,11 @@ from runner.channel.nats.names import Names, Sent, StrangeError
 from runner.channel.nats.sender import Told
 from runner.channel.nats.server import Server, end, ensure_stream
 from runner.channel.network import FarEnd, Queue, far_name
+from runner.channel.plain.carried import framed
 from runner.channel.positions import Position, keep_position, position_of
+from runner.channel.repeats import Repeats, kind_of
 from runner.codec.base import Batch
+from runner.codec.unfinished import too_long
 from runner.errors import CodecError
 from runner.spec.model import Network
 from runner.units import format_count
@@ -76,9 +79,13 @@ class NatsReceiver(FarEnd):
         self._outside: Outside | None = None
         self._over = asyncio.Event()
         self._room = asyncio.Event()
+        self._most_message_bytes = network.max_message_bytes
+        self._repeats = Repeats(self._warn)
         self._strange = 0
         self._delivered = 0
         """How many deliveries of the consumer have been seen; it counts them."""
+        self._put_back: set[str] = set()
+        """The writers of which something came early from this consumer, and will come from it again, out of order."""
         self._acknowledging: set[asyncio.Task[None]] = set()
 
     @property
@@ -134,6 +141,8 @@ class NatsReceiver(FarEnd):
                 try:
                     fetched = await subscription.fetch(_FETCHED, timeout=_FETCH_S)
                 except (nats.errors.TimeoutError, TimeoutError):
+                    if not await self._is_there(subscription):
+                        subscription = await self._server.until_done(lambda: self._subscribe(stream))
                     continue
                 except nats.errors.Error as error:
                     self._server.failed(error)
@@ -145,6 +154,21 @@ class NatsReceiver(FarEnd):
             await self._queue.committed()
             while self._acknowledging:
                 await asyncio.wait(self._acknowledging)
+
+    async def _is_there(self, subscription: Any) -> bool:
+        """Whether the server still has the consumer; where it is deleted, or its stream, nothing else tells."""
+        import nats.errors
+        from nats.js.errors import NotFoundError
+
+        try:
+            await subscription.consumer_info()
+        except NotFoundError:
+            return False
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            self._server.failed(error)
+        else:
+            self._server.works()
+        return True
 
     async def _subscribe(self, stream: JetStreamContext) -> Any:
         """A new consumer, so that all that is not acknowledged comes at once, and in order."""
@@ -163,6 +187,7 @@ class NatsReceiver(FarEnd):
             filter_subject=self._names.subject,
         )
         self._delivered = 0
+        self._put_back.clear()
         return await stream.pull_subscribe(
             self._names.subject, durable=self._names.group, stream=self._names.stream, config=config
         )
@@ -173,7 +198,8 @@ class NatsReceiver(FarEnd):
             if message.metadata.sequence.consumer != self._delivered + 1 and not self._plain:
                 return False
             self._delivered += 1
-            self._take(message)
+            if not self._take(message):
+                return False
         return True
 
     async def _until_room(self) -> None:
@@ -185,24 +211,51 @@ class NatsReceiver(FarEnd):
 
     # -- one message
 
-    def _take(self, message: Msg) -> None:
+    def _take(self, message: Msg) -> bool:
+        """Whether to go on; if not, a new consumer is to bring it again, in order."""
         if self._plain:
             self._take_plain(message)
-            return
+            return True
         try:
             sent = Sent.of(message.headers, message.data)
             writer = self._from.get(sent.writer) or self._from.get("")
             if writer is None:
                 raise StrangeError(f"runner `{sent.writer}` does not write this channel")  # noqa: TRY301
             if self._is_early(writer, sent):
-                self._acknowledge(message, taken=False)
-                return
+                lost = sent.kept > self._due(writer, sent)
+                if lost and writer.name in self._put_back:
+                    return False
+                if lost:
+                    self._give_up(writer, sent)
+                if not lost or self._is_early(writer, sent):
+                    self._put_back.add(writer.name)
+                    self._acknowledge(message, taken=False)
+                    return True
             self._take_sent(writer, sent, message.data)
         except (StrangeError, CodecError) as error:
             self._strange += 1
             if self._strange == 1:
                 self._warn(f"a message at {self._names.subject} is not taken: {error}; others like it are not told")
         self._queue.when_committed(lambda: self._acknowledge(message))
+        return True
+
+    def _due(self, writer: _From, sent: Sent) -> int:
+        """The number that comes next."""
+        return writer.position.number + 1 if sent.epoch == writer.position.epoch else sent.since
+
+    def _give_up(self, writer: _From, sent: Sent) -> None:
+        """What the server had confirmed before it got `sent`, and has not brought before that, it has no more.
+
+        A consumer brings what is not acknowledged in the order in which the server got it; where something of this
+        writer was put back that is not so, and a new consumer is needed to know.
+        """
+        position = writer.position
+        before = position.number if sent.epoch == position.epoch else 0
+        lost = sent.kept - 1 - before
+        self._queue.lost(lost)
+        count = format_count(lost, "message")
+        self._warn(f"{count} that the server had are here no more, nor there: they count as indeterminate")
+        writer.move(Position(sent.epoch, sent.kept - 1))
 
     def _is_early(self, writer: _From, sent: Sent) -> bool:
         """Whether what is before it has not come: it is wanted later, behind that."""
@@ -244,13 +297,20 @@ class NatsReceiver(FarEnd):
     def _take_plain(self, message: Msg) -> None:
         (writer,) = self._from.values()
         try:
-            batch = self._queue.codec.batch_of([message.data])
-            if batch.count:
-                writer.writer.publish(batch)
+            writer.writer.publish(self._one(writer.writer, message.data))
         except CodecError as error:
-            self._strange += 1
-            self._warn(f"a message at {self._names.subject} is not taken: {error}")
+            self._repeats.say(f"a message at {self._names.subject} is not taken: {error}", kind=kind_of(error))
         self._queue.when_committed(lambda: self._acknowledge(message))
+
+    def _one(self, writer: Writer, payload: bytes) -> Batch:
+        """A message of a plain peer. Raises CodecError for what is none, which is counted."""
+        try:
+            if len(payload) > self._most_message_bytes:
+                raise too_long(self._most_message_bytes, index=0, beginning=payload, size_bytes=len(payload))
+            return framed(self._queue.codec, payload)
+        except CodecError:
+            writer.refuse(1)
+            raise
 
     def _acknowledge(self, message: Msg, *, taken: bool = True) -> None:
         task = asyncio.get_running_loop().create_task(self._say(message, taken=taken))

@@ -10,14 +10,20 @@ import asyncio
 import secrets
 import zlib
 from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from runner.channel.base import Outside, Reader
 from runner.channel.nats.names import Names, Sent
 from runner.channel.nats.server import Server, end, ensure_stream
 from runner.channel.network import FarEnd, Here, Queue, far_name
+from runner.channel.repeats import Absence
 from runner.codec.base import Batch
 from runner.errors import RunnerError
 from runner.spec.model import Network
+
+if TYPE_CHECKING:
+    from nats.js import JetStreamContext
 
 _FRAME_BYTES = 256 << 10
 _HEADERS_BYTES = 2048
@@ -116,9 +122,7 @@ class NatsSender(FarEnd):
 
     async def _send(self) -> None:
         async with self._server.connected() as stream:
-            most_bytes = max(_LEAST_STREAM_BYTES, _STREAM_FACTOR * self._queue.capacity_bytes)
-            make = lambda: ensure_stream(stream, self._names, most_bytes=most_bytes, plain=self._plain)  # noqa: E731
-            await self._server.until_done(make)
+            await self._server.until_done(lambda: self._ensure(stream))
             assert self._server.client is not None
             self._most_payload = min(_FRAME_BYTES, self._server.client.max_payload - _HEADERS_BYTES)
             while True:
@@ -148,7 +152,7 @@ class NatsSender(FarEnd):
 
     # -- publishing
 
-    def _publish_more(self, stream: object) -> None:
+    def _publish_more(self, stream: JetStreamContext) -> None:
         while self._unconfirmed_bytes < _MOST_UNCONFIRMED_BYTES and len(self._unconfirmed) < _MOST_UNCONFIRMED:
             if not self._take_more():
                 break
@@ -184,11 +188,11 @@ class NatsSender(FarEnd):
         self._unconfirmed.append(_Unconfirmed(sent, payload))
         self._unconfirmed_bytes += len(payload)
 
-    async def _publish(self, stream: object, each: _Unconfirmed) -> object:
-        headers = None if self._plain else each.sent.headers()
-        return await stream.publish(self._names.subject, each.payload, headers=headers)  # type: ignore[attr-defined]
+    async def _publish(self, stream: JetStreamContext, each: _Unconfirmed) -> object:
+        headers = None if self._plain else replace(each.sent, kept=self._unconfirmed[0].sent.number).headers()
+        return await stream.publish(self._names.subject, each.payload, headers=headers)
 
-    async def _confirm_first(self, stream: object) -> None:
+    async def _confirm_first(self, stream: JetStreamContext) -> None:
         """Wait for the first; what is confirmed is acknowledged, what is not is sent again with all behind it."""
         first = self._unconfirmed[0]
         assert first.task is not None
@@ -211,17 +215,31 @@ class NatsSender(FarEnd):
             self._reader.acknowledge(first.sent.number, first.sent.count)
             self._reader.held -= first.sent.count
 
-    async def _again(self, stream: object) -> None:
+    async def _again(self, stream: JetStreamContext) -> None:
         """All that is not confirmed is sent once more, in order, when the server has what comes first."""
         for each in self._unconfirmed:
             if each.task is not None:
                 each.task.cancel()
         await asyncio.gather(*(each.task for each in self._unconfirmed if each.task), return_exceptions=True)
         first = self._unconfirmed[0]
-        await self._server.until_done(lambda: self._publish(stream, first), _LOOK_FOR_ROOM_S)
+        await self._server.until_done(lambda: self._publish_first(stream, first), _LOOK_FOR_ROOM_S)
         for each in self._unconfirmed:
             each.task = None
         first.task = asyncio.ensure_future(_nothing())
+
+    async def _publish_first(self, stream: JetStreamContext, first: _Unconfirmed) -> None:
+        """Where the stream is there no more it is made again."""
+        from nats.js.errors import NoStreamResponseError
+
+        try:
+            await self._publish(stream, first)
+        except NoStreamResponseError:
+            await self._ensure(stream)
+            await self._publish(stream, first)
+
+    async def _ensure(self, stream: JetStreamContext) -> None:
+        most_bytes = max(_LEAST_STREAM_BYTES, _STREAM_FACTOR * self._queue.capacity_bytes)
+        await ensure_stream(stream, self._names, most_bytes=most_bytes, plain=self._plain)
 
 
 async def _nothing() -> None:
@@ -229,37 +247,42 @@ async def _nothing() -> None:
 
 
 class Told:
-    """Tells a person when the server is not there for a while, and when it is back."""
+    """Tells a person when the server is not there for a while, why, how often it was tried, and when it is back."""
 
     def __init__(self, server: Server, channel: str, outside: Outside, patience_s: float = 1.0) -> None:
         self._server = server
         self._channel = channel
         self._outside = outside
         self._patience_s = patience_s
-        self._said = False
+        self._absence = Absence(self._tell)
         self._waiting: asyncio.TimerHandle | None = None
         server.on_trouble = self._changed
         self._changed()
 
     def _changed(self) -> None:
+        self._stop_waiting()
+        if self._server.trouble is not None:
+            self._waiting = asyncio.get_running_loop().call_later(self._patience_s, self._look)
+        else:
+            self._absence.look(None, f"{self._server.shown} is there again")
+
+    def _look(self) -> None:
+        """Now and then, for as long as the trouble stays."""
+        self._absence.look(f"waits: {self._server.trouble}; it is tried again", "", self._server.tries)
+        self._waiting = asyncio.get_running_loop().call_later(self._patience_s, self._look)
+
+    def _tell(self, text: str) -> None:
+        self._outside.warn(f"channel `{self._channel}`: {text}")
+
+    def _stop_waiting(self) -> None:
         if self._waiting is not None:
             self._waiting.cancel()
             self._waiting = None
-        if self._server.trouble is not None:
-            self._waiting = asyncio.get_running_loop().call_later(self._patience_s, self._tell)
-        elif self._said:
-            self._said = False
-            self._outside.warn(f"channel `{self._channel}`: {self._server.shown} is there again")
-
-    def _tell(self) -> None:
-        self._said = True
-        self._outside.warn(f"channel `{self._channel}` waits: {self._server.trouble}; it is tried again")
 
     def close(self) -> None:
         """Tell no more."""
         self._server.on_trouble = lambda: None
-        if self._waiting is not None:
-            self._waiting.cancel()
+        self._stop_waiting()
 
 
 def batch_of(payload: bytes, count: int) -> Batch:

@@ -47,6 +47,8 @@ class Server:
         self.trouble: str | None = f"{self.shown} is not connected yet"
         self.on_trouble: Callable[[], None] = lambda: None
         self.client: Client | None = None
+        self.tries = 0
+        """What came to nothing since something worked."""
         self._refused = asyncio.Event()
         self._away = asyncio.Event()
         self._said = ""
@@ -112,6 +114,7 @@ class Server:
         return RunnerError(f"{self.shown} does not let us in: {text}", remedy="give the channel another token")
 
     def _tell(self, trouble: str | None) -> None:
+        self.tries = 0 if trouble is None else self.tries + 1
         if trouble is None and self.client is not None and not self.client.is_connected:
             return  # what was done was done before
         if trouble != self.trouble:

@@ -16,13 +16,13 @@ from runner.channel.base import Outside
 from runner.channel.link.transport import DownError
 from runner.channel.network import FarEnd, Queue
 from runner.channel.plain.bounds import Bounds
+from runner.channel.repeats import Absence, Repeats, kind_of
 from runner.codec.base import Batch
 from runner.errors import BugError, CodecError
 from runner.spec.model import Network
 
 PATIENCE_S = 1.0
-_TELL_AGAIN_S = 10.0
-_MOST_TOLD = 64
+_MOST_COUNTED = 64
 
 
 class Peer(ABC):
@@ -91,8 +91,12 @@ class Host(ABC):
         """Why nobody is there; None: somebody is."""
 
     @abstractmethod
-    def hit(self, why: str) -> None:
-        """A bound was hit: it is counted, and told to a person."""
+    def tried(self) -> None:
+        """A connection is made, which may come to nothing."""
+
+    @abstractmethod
+    def hit(self, why: str, who: str = "somebody") -> None:
+        """A bound was hit: it is counted by `why`, and told to a person with `who` before it."""
 
 
 class Meeting(ABC):
@@ -110,6 +114,7 @@ async def dial(connect: Callable[[], Awaitable[Peer]], host: Host) -> None:
     bounds = host.bounds
     wait_s = bounds.first_wait_s
     while True:
+        host.tried()
         try:
             peer = await connect()
         except DownError as error:
@@ -153,9 +158,11 @@ class PlainEnd(FarEnd, Host):
         self.hits: Counter[str] = Counter()
         """How often each bound was hit, by what was told."""
         self._missing: str | None = "nobody has come yet"
+        self._tries = 0
+        """How many connections were made since messages moved."""
         self._outside: Outside | None = None
-        self._told_s: dict[str, float] = {}
-        self._waits_told = False
+        self._repeats = Repeats(self._tell)
+        self._absence = Absence(self._tell)
 
     @property
     def trouble(self) -> str | None:
@@ -222,44 +229,45 @@ class PlainEnd(FarEnd, Host):
         try:
             await self.talk(peer)
         except DownError as error:
-            self.warn(f"{peer.remote}: {error}")
+            self.warn(f"{peer.remote}: {error}", kind=f"down: {error}")
         except CodecError as error:
-            self.warn(f"{peer.remote} is let go: {error}")
+            self.warn(f"{peer.remote} is let go: {error}", kind=f"no message: {kind_of(error)}")
             peer.reject(error)
         finally:
+            if peer.moved:
+                self._tries = 0
             self.peers.discard(peer)
             self.changed.set()
 
-    def hit(self, why: str) -> None:
+    def tried(self) -> None:
         """See `Host`."""
-        if len(self.hits) < _MOST_TOLD or why in self.hits:
+        self._tries += 1
+
+    def hit(self, why: str, who: str = "somebody") -> None:
+        """See `Host`."""
+        if len(self.hits) < _MOST_COUNTED or why in self.hits:
             self.hits[why] += 1
-        self.warn(why)
+        self.warn(f"{who} {why}", kind=why)
 
     # -- what a person is told
 
     async def _tell_missing(self) -> None:
-        """Say it once when writers wait for somebody who is not there, and when somebody has come."""
+        """Say it when writers wait for somebody who is not there, and when somebody has come."""
         while True:
             await asyncio.sleep(PATIENCE_S)
             absent = self.trouble is not None if not self.writes else not self.peers and self._missing is not None
-            if absent and not self._waits_told:
-                self._waits_told = True
-                self.warn(f"waits: {self.missing if self.writes else self.trouble}")
-            elif not absent and self._waits_told:
-                self._waits_told = False
-                self.warn("somebody is there")
+            why = f"waits: {self.missing if self.writes else self.trouble}" if absent else None
+            self._absence.look(why, "somebody is there", self._tries)
 
     def _tell_hits(self) -> None:
         for why, times in self.hits.items():
-            if times > 1 and self._outside is not None:
-                self._outside.warn(f"channel `{self.queue.name}`: {times:,} times: {why}")
+            if times > 1:
+                self._tell(f"{times:,} times: somebody {why}")
 
-    def warn(self, text: str) -> None:
-        """Tell a person; the same thing at most every ten seconds."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._told_s.get(text, -_TELL_AGAIN_S) >= _TELL_AGAIN_S and self._outside is not None:
-            if len(self._told_s) >= _MOST_TOLD:
-                self._told_s.clear()
-            self._told_s[text] = now_s
+    def warn(self, text: str, kind: str | None = None) -> None:
+        """Tell a person; what is of the same `kind` more and more seldom (see `Repeats`)."""
+        self._repeats.say(text, kind)
+
+    def _tell(self, text: str) -> None:
+        if self._outside is not None:
             self._outside.warn(f"channel `{self.queue.name}`: {text}")

@@ -65,5 +65,11 @@ class Bounds:
         """`held_bytes`, where messages are at most so long."""
         return max(self.held_bytes, 2 * max_message_bytes)
 
+    def rest_of_message(self, began_s: float, now_s: float) -> tuple[float, str]:
+        """How long the next bytes of a message that began then may take, and why its sender is let go after that."""
+        left_s = began_s + self.whole_s - now_s
+        within_s, bound_s = min((self.stalled_s, self.stalled_s), (left_s, self.whole_s))
+        return within_s, f"half a message came, and the rest did not within {bound_s:g} s"
+
 
 BOUNDS = Bounds()

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 from runner.channel import tls
@@ -31,6 +32,8 @@ class Visitor(Line):
         self.busy = busy
         self.heard_s = asyncio.get_running_loop().time()
         self.held_bytes = 0
+        self.pending: Callable[[bytes], int] | None = None
+        """Told of all that comes, it says how much is no whole message; None: all is, until `hold` says otherwise."""
         self._door = door
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -44,7 +47,7 @@ class Visitor(Line):
     def cut(self, why: str) -> None:
         """End the connection at once: it has come to a bound."""
         self.why = why
-        self._door.host.hit(why)
+        self._door.host.hit(why, self.remote)
         self.hold(0)
         self.abort()
 
@@ -65,9 +68,9 @@ class Visitor(Line):
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
         self.heard_s = asyncio.get_running_loop().time()
-        held_bytes = self.held_bytes + len(data)
-        if held_bytes > self._door.most_message_bytes + _SPARE_BYTES:
-            held_bytes = len(data)  # no message is so long: it was something else, as pings are
+        held_bytes = self.held_bytes + len(data) if self.pending is None else self.pending(data)
+        if self.pending is None and held_bytes > self._door.most_message_bytes + _SPARE_BYTES:
+            held_bytes = len(data)  # no message is so long: it was something else
         self.hold(held_bytes)
         if self._door.held_bytes > self._door.most_held_bytes:
             self._door.free()
@@ -124,7 +127,7 @@ class Door:
     def came(self, visitor: Visitor) -> None:
         """A visitor can speak."""
         if self._first_s is not None:
-            visitor.expect(self._first_s, f"somebody is let go: he asked for nothing within {self._first_s:g} s")
+            visitor.expect(self._first_s, f"is let go: he asked for nothing within {self._first_s:g} s")
 
     def went(self, visitor: Visitor) -> None:
         """A visitor is connected no more."""
@@ -134,7 +137,7 @@ class Door:
         """Too much is held: who holds most is let go."""
         largest = max(self._visitors, key=lambda visitor: visitor.held_bytes)
         most = format_size(self.most_held_bytes)
-        largest.cut(f"somebody is let go: together they have sent {most} that are no whole messages, and he the most")
+        largest.cut(f"is let go: together they have sent {most} that are no whole messages, and he the most")
 
     # -- accepting
 
@@ -145,11 +148,11 @@ class Door:
                 connection, address = await loop.sock_accept(listening)
             except OSError as error:
                 if error.errno not in _GONE_AGAIN:  # as too many open files
-                    self.host.hit(f"nobody can be let in: {reason(error)}")
+                    self.host.hit(f"cannot be let in: {reason(error)}")
                     await asyncio.sleep(_LOOK_AGAIN_S)
                 continue
             if len(self._visitors) >= self.host.bounds.peers and not self._made_room():
-                self.host.hit(f"somebody is turned away: {self.host.bounds.peers} are connected")
+                self.host.hit(f"is turned away: {self.host.bounds.peers} are connected", address[0])
                 self._refuse(connection)
                 continue
             visitor = Visitor(self, make, busy=self._busy)
@@ -170,7 +173,7 @@ class Door:
         except OSError as error:
             connection.close()
             why = reason(error) if isinstance(error, ssl.SSLError) else str(error).lower()
-            self.host.hit(f"{address[0]} cannot be let in: {why}")
+            self.host.hit(f"cannot be let in: {why}", address[0])
         finally:
             if visitor.transport is None:
                 self.went(visitor)
@@ -183,7 +186,7 @@ class Door:
         if not silent:
             return False
         longest = min(silent, key=lambda visitor: visitor.heard_s)
-        longest.cut(f"somebody is let go: he was silent for {silent_s:g} s, and all places were taken")
+        longest.cut(f"is let go: he was silent for {silent_s:g} s, and all places were taken")
         self.went(longest)
         return True
 

@@ -21,6 +21,7 @@ MANY = ("application/x-ndjson", "application/jsonl", "application/x-jsonlines", 
 EVENTS = "text/event-stream"
 _LATER = {408, 425, 429}
 _SHOWN_BYTES = 200
+_UNPACKED = {"Accept-Encoding": "identity"}
 
 
 def session_of(network: Network, bounds: Bounds) -> ClientSession:
@@ -30,7 +31,7 @@ def session_of(network: Network, bounds: Bounds) -> ClientSession:
     context = True if network.tls is None else tls.connecting(network.tls)
     connector = aiohttp.TCPConnector(ssl=context, socket_factory=socket_of)
     timeout = aiohttp.ClientTimeout(total=bounds.answer_s, sock_connect=bounds.connect_s)
-    return aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
+    return aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False, headers=_UNPACKED)
 
 
 def socket_of(address: tuple[Any, ...]) -> socket.socket:

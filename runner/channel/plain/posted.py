@@ -18,6 +18,7 @@ from runner.channel.plain.http import MANY
 from runner.channel.plain.keys import SeenKeys, mark_of
 from runner.channel.plain.receiver import PlainReceiver
 from runner.channel.plain.web import base_url, may, served, visitor_of
+from runner.channel.repeats import kind_of
 from runner.codec.base import Batch
 from runner.codec.lines import LINES
 from runner.errors import CodecError, RunnerError
@@ -70,6 +71,8 @@ class PostedReceiver(PlainReceiver):
         try:
             body = await self._body(request)
             key = request.headers.get("Idempotency-Key")
+            if key is not None and not key.strip():
+                raise _RefusedError(400, "the Idempotency-Key is empty")  # noqa: TRY301
             return await self._take(request.content_type, body, key)
         except CodecError as error:
             return _answer(400, error.what)
@@ -78,7 +81,8 @@ class PostedReceiver(PlainReceiver):
 
     async def _body(self, request: web.Request) -> bytes:
         """All of the request. Raises _RefusedError where it is too long, too slow, or packed."""
-        if request.headers.get("Content-Encoding", "identity") != "identity":
+        packed = request.headers.get("Content-Encoding", "identity").lower() != "identity"
+        if packed or request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
             raise _RefusedError(415, "a request is taken as it is, not packed")
         most = self.network.max_message_bytes
         if request.content_type in MANY:
@@ -94,7 +98,7 @@ class PostedReceiver(PlainReceiver):
                     if len(body) > most:
                         raise self._too_long(most)
         except TimeoutError as error:
-            self.hit(f"a request did not come within {self.bounds.body_s:g} s")
+            self.hit(f"has sent half a request, and the rest did not come within {self.bounds.body_s:g} s")
             raise _RefusedError(408, f"the request did not come within {self.bounds.body_s:g} s") from error
         return bytes(body)
 
@@ -130,7 +134,7 @@ class PostedReceiver(PlainReceiver):
             async with asyncio.timeout(self.bounds.room_s):
                 await self.room()
         except TimeoutError as error:
-            self.hit(f"a request is put off: the channel had no room for {self.bounds.room_s:g} s")
+            self.hit(f"is put off: the channel had no room for {self.bounds.room_s:g} s")
             raise _RefusedError(503, "the channel is full", _LATER) from error
 
     def _batch(self, content_type: str, body: bytes) -> Batch:
@@ -145,7 +149,7 @@ class PostedReceiver(PlainReceiver):
             return codec.batch_of(payloads)
         except CodecError as error:
             self.writer.refuse(1)
-            self.warn(f"a request is refused: {error}")
+            self.warn(f"a request is refused: {error}", kind=f"refused: {kind_of(error)}")
             raise
 
 

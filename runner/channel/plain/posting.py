@@ -146,8 +146,10 @@ class PostingSender(PlainEnd):
         )
         wait_s = self.bounds.first_wait_s
         while True:
+            self.tried()
             self._down, asked = await self._try(session, body, headers, numbers)
             if self._down is None:
+                self._tries = 0
                 return True
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(retry_after_s(asked, wait_s, self.bounds)):

@@ -8,6 +8,7 @@ from runner.channel.base import Writer
 from runner.channel.network import Queue, far_name
 from runner.channel.plain.base import Meeting, Peer, PlainEnd
 from runner.channel.plain.bounds import BOUNDS, Bounds
+from runner.channel.repeats import kind_of
 from runner.codec.base import Batch
 from runner.errors import CodecError
 from runner.spec.model import Network
@@ -76,7 +77,7 @@ class PlainReceiver(PlainEnd):
         self.writer.refuse(1)
         if not peer.goes_on:
             raise error
-        self.warn(f"{peer.remote}: a message is refused: {error}")
+        self.warn(f"{peer.remote}: a message is refused: {error}", kind=f"refused: {kind_of(error)}")
 
     def _publish_all(self, peer: Peer, batch: Batch) -> None:
         """Raises CodecError where one cannot be carried on, and the peer does not go on after it."""
@@ -86,7 +87,7 @@ class PlainReceiver(PlainEnd):
             except CodecError as error:
                 if not peer.goes_on:
                     raise
-                self.warn(f"{peer.remote}: {error}")
+                self.warn(f"{peer.remote}: {error}", kind=f"refused: {kind_of(error)}")
                 _, batch = self.queue.codec.skip(batch, error.index + 1)
             else:
                 break

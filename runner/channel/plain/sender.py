@@ -97,7 +97,10 @@ class PlainSender(PlainEnd):
         elif perhaps:
             self.reader.passed(number, perhaps)
             self.reader.was_read(perhaps, handled=False)
-            self.warn(f"{format_count(perhaps, 'message')} may have got lost with a connection: indeterminate")
+            self.warn(
+                f"{format_count(perhaps, 'message')} may have got lost with a connection: indeterminate",
+                kind="indeterminate",
+            )
 
     async def _hand(self, peer: Peer, batch: Batch, number: int) -> bool:
         stalled_s = self.bounds.stalled_s
@@ -105,9 +108,9 @@ class PlainSender(PlainEnd):
             async with asyncio.timeout(None if peer.patient else stalled_s):
                 await peer.write(batch, number)
         except TimeoutError:
-            self.hit(f"{peer.remote} is let go: it took nothing for {stalled_s:g} s")
+            self.hit(f"is let go: it took nothing for {stalled_s:g} s", peer.remote)
         except DownError as error:
-            self.warn(f"{peer.remote} is gone: {error}")
+            self.warn(f"{peer.remote} is gone: {error}", kind=f"gone: {error}")
         else:
             peer.moved = True
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,12 @@ from runner.channel.network import Queue
 from runner.channel.plain.base import Host, Meeting, Peer, dial
 from runner.channel.plain.bounds import Bounds
 from runner.channel.plain.carried import leading
+from runner.channel.plain.events import Event, Events
 from runner.channel.plain.http import EVENTS, MANY, headers_of, is_passing, said, session_of
 from runner.channel.plain.web import base_url
 from runner.channel.positions import TABLE
 from runner.codec.base import Batch, Codec
 from runner.codec.lines import LINES
-from runner.codec.unfinished import too_long
 from runner.errors import CodecError, RunnerError
 from runner.spec.model import Network
 
@@ -52,16 +53,13 @@ class StreamingPeer(Peer):
         self._answer = answer
         self._codec = codec
         self._last = last
-        self._bounds = bounds
-        self._most_message_bytes = network.max_message_bytes
-        self._decoder = LINES.decoder(network.max_message_bytes)
-        self._events = answer.content_type == EVENTS
-        self._found: deque[tuple[bytes, str | None]] = deque()
-        """Messages that came, with the id that is the last after each."""
-        self._id: str | None = last.id
+        most_bytes = network.max_message_bytes
+        self._lines = LINES.decoder(most_bytes)
+        self._events: Events | None = None
+        if answer.content_type == EVENTS:
+            self._events = Events(most_bytes, bounds.event_id_bytes, last.id)
+        self._found: deque[Event] = deque()
         self._taken_id: str | None = None
-        self._data: list[bytes] = []
-        self._over_long = False
         self._first = True
         self._ended = False
         self._bad: CodecError | None = None
@@ -70,18 +68,26 @@ class StreamingPeer(Peer):
         """See `Peer`."""
         while not self._found:
             if self._bad is not None:
-                self.goes_on = False  # nobody knows where the next message begins
+                self.goes_on = False  # nobody knows where the next line begins
                 raise self._bad
             if self._ended:
                 return None
             await self._more()
+        payloads = []
+        for event in self._found:
+            if isinstance(event.data, CodecError):
+                break
+            payloads.append(event.data)
         try:
-            batch = leading(self._codec, [payload for payload, _ in self._found])
+            if isinstance(self._found[0].data, CodecError):
+                raise self._found[0].data
+            batch = leading(self._codec, payloads)
         except CodecError:
-            self._taken_id = self._found.popleft()[1]
+            self._taken_id = self._found.popleft().last_id
+            self.taken()  # it is refused, and not to come again
             raise
         for _ in range(batch.count):
-            self._taken_id = self._found.popleft()[1]
+            self._taken_id = self._found.popleft().last_id
         return batch
 
     async def _more(self) -> None:
@@ -92,40 +98,19 @@ class StreamingPeer(Peer):
             data = await self._answer.content.readany()
         except (OSError, aiohttp.ClientError) as error:
             raise DownError(reason(error)) from error
-        try:
-            lines = self._decoder.feed(data) if data else self._decoder.finish(clean=not self._events)
-        except CodecError as error:
-            self._bad, lines = error, self._decoder.rescued()
         self._ended = not data
+        if self._events is not None:
+            self._found.extend(self._events.feed(data))
+            return
+        try:
+            lines = self._lines.feed(data) if data else self._lines.finish(clean=True)
+        except CodecError as error:
+            self._bad, lines = error, self._lines.rescued()
         for line in LINES.payloads(lines):
-            self._look_at(line)
-
-    def _look_at(self, line: bytes) -> None:
-        if self._first:
-            line, self._first = line.removeprefix(_MARK), False
-        if self._events:
-            self._look_at_event(line.rstrip(b"\r"))
-        elif line.strip():
-            self._found.append((line, None))
-
-    def _look_at_event(self, line: bytes) -> None:
-        """One line of a stream of events; an empty one ends the event."""
-        if self._over_long:
-            return
-        if not line:
-            if self._data:
-                self._found.append((b"\n".join(self._data), self._id))
-            self._data = []
-            return
-        name, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
-        if name == b"data":
-            self._data.append(value)
-            self._over_long = sum(map(len, self._data)) + len(self._data) - 1 > self._most_message_bytes
-            if self._over_long:
-                self._bad = too_long(self._most_message_bytes, index=0, beginning=self._data[0])
-        elif name == b"id" and b"\0" not in value and len(value) <= self._bounds.event_id_bytes:
-            self._id = value.decode(errors="replace")
+            payload = line.removeprefix(_MARK) if self._first else line
+            self._first = False
+            if payload.strip():
+                self._found.append(Event(payload, None))
 
     def taken(self) -> None:
         """See `Peer`."""
@@ -162,14 +147,24 @@ class StreamingMeeting(Meeting):
         if self._last.id is not None:
             headers["Last-Event-ID"] = self._last.id
         try:
-            answer = await session.get(
-                self.address,
-                headers=headers,
-                timeout=aiohttp.ClientTimeout(sock_connect=bounds.connect_s),
-                allow_redirects=False,
-            )
-        except (OSError, TimeoutError, aiohttp.ClientError) as error:
+            async with asyncio.timeout(bounds.answer_s):
+                answer = await session.get(
+                    self.address,
+                    headers=headers,
+                    timeout=aiohttp.ClientTimeout(sock_connect=bounds.connect_s),
+                    allow_redirects=False,
+                )
+        except TimeoutError as error:
+            raise DownError(str(error).lower() or f"no answer within {bounds.answer_s:g} s") from error
+        except (OSError, aiohttp.ClientError) as error:
             raise DownError(reason(getattr(error, "os_error", error))) from error
+        packed = answer.headers.get("Content-Encoding", "identity")
+        if answer.status == 200 and packed != "identity":
+            answer.close()
+            raise RunnerError(
+                f"{self.address} answers with what is packed ({packed}), though it was asked for what is not",
+                remedy="switch compression off there",
+            )
         if answer.status == 200:
             return StreamingPeer(answer, self._network, self._codec, self._last, bounds)
         text = "status 204" if answer.status == 204 else await said(answer)

@@ -42,35 +42,35 @@ class TcpPeer(Peer):
             if self._bad is not None:
                 raise self._bad
             data = await self._data()
+            held_bytes = self._decoder.pending_bytes
             try:
                 batch = self._decoder.feed(data) if data else self._decoder.finish(clean=True)
             except CodecError as error:
                 self._bad, batch = error, self._decoder.rescued()
             self._ended = not data and self._bad is None
-            self._look_at_rest(batch)
+            self._look_at_rest(begins=batch.count > 0 or not held_bytes)
             if batch.count:
                 return batch
         return None
 
     async def _data(self) -> bytes:
-        bounds, within_s = self._bounds, None
+        within_s, why = None, ""
         if self._decoder.pending_bytes:
-            left_s = self._began_s + bounds.whole_s - asyncio.get_running_loop().time()
-            within_s = min(bounds.stalled_s, left_s)
+            within_s, why = self._bounds.rest_of_message(self._began_s, asyncio.get_running_loop().time())
         try:
             async with asyncio.timeout(within_s):
                 data = await self._reader.read(_READ_BYTES)
         except TimeoutError as error:
-            raise DownError(f"half a message came, and the rest did not within {bounds.stalled_s:g} s") from error
+            raise DownError(why) from error
         except (OSError, ssl.SSLError) as error:
             raise DownError(self._line.why if self._line.lost.is_set() else reason(error)) from error
         if not data and not self._line.ended:
             raise DownError(self._line.why)
         return data
 
-    def _look_at_rest(self, batch: Batch) -> None:
-        """What came of a message that is not whole yet is bounded in bytes and time."""
-        if batch.count or not self._began_s:
+    def _look_at_rest(self, *, begins: bool) -> None:
+        """What came of a message that is not whole yet is bounded in bytes and time, from where it `begins`."""
+        if begins:
             self._began_s = asyncio.get_running_loop().time()
         if isinstance(self._line, Visitor):
             self._line.hold(self._decoder.pending_bytes)
@@ -125,6 +125,7 @@ class TcpPeer(Peer):
         """See `Peer`."""
         if isinstance(self._line, Visitor):
             self._line.busy = for_us
+        self._began_s = asyncio.get_running_loop().time()  # until now nobody looked whether more came
 
 
 class TcpMeeting(Meeting):

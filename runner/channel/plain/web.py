@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from runner.channel.plain.base import Host
 from runner.channel.plain.door import Door, Visitor
+from runner.channel.plain.line import Line
+from runner.spec.listeners import is_loopback
 from runner.spec.model import Network
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-Route = tuple[str, str, "Callable[[web.Request], Awaitable[web.StreamResponse]]"]
+_Handle = Callable[["web.Request"], Awaitable["web.StreamResponse"]]
+Route = tuple[str, str, _Handle]
 _CLOSE_S = 1.0
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
@@ -32,25 +36,39 @@ def may(network: Network, request: web.Request) -> web.Response | None:
     """None where the request may be; else what it is told.
 
     With a token it shows that, in its header or (browsers) its query. Without one, whatever page a browser on this
-    machine has open could ask (a browser sends websockets and posts anywhere, and says from where in `Origin`): so only
-    pages of this machine, or of the host that the channel's address names, may.
+    machine has open could ask, so only pages of this machine, or of the host that the channel's address names, may.
     """
     from aiohttp import web
 
     if network.token is None:
-        origin = request.headers.get("Origin")
-        if origin is None or _is_own(network, origin):
-            return None
-        text = f"pages of {origin} may not come here without a token\n"
-        return web.Response(status=403, text=text)
-    header = request.headers.get("Authorization", "")
-    shown = header.removeprefix("Bearer ") if header.startswith("Bearer ") else request.query.get("token", "")
+        page = _strange_page(network, request)
+        return None if page is None else web.Response(status=403, text=f"{page} may not come here without a token\n")
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    shown = credentials.strip() if scheme.lower() == "bearer" else request.query.get("token", "")
     if hmac.compare_digest(shown.encode(errors="surrogateescape"), network.token.encode()):
         return None
     return web.Response(status=401, text="a token is needed\n", headers={"WWW-Authenticate": "Bearer"})
 
 
-def _is_own(network: Network, origin: str) -> bool:
+def _strange_page(network: Network, request: web.Request) -> str | None:
+    """Which page of elsewhere a browser asks for; None: none that can be seen.
+
+    A browser says it in `Origin`, but not where a page asks for a picture or follows a link (then new ones say
+    `Sec-Fetch-Site`), nor where the page's own host is a name that somebody has made point to this machine.
+    """
+    origin = request.headers.get("Origin")
+    if origin is not None:
+        return None if is_own(network, origin) else f"pages of {origin}"
+    if request.headers.get("Sec-Fetch-Site") == "cross-site":
+        return "pages of elsewhere"
+    asks_by_name = request.method == "GET" and "Upgrade" not in request.headers
+    if asks_by_name and is_loopback(network.host or "127.0.0.1") and not is_own(network, f"//{request.host}"):
+        return f"pages of {request.host}, which is no name of this machine,"
+    return None
+
+
+def is_own(network: Network, origin: str) -> bool:
+    """Whether it is of this machine, or of the host that the channel's address names."""
     try:
         host = urlsplit(origin).hostname
     except ValueError:
@@ -63,6 +81,31 @@ def _is_own(network: Network, origin: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _crossing(network: Network, methods: list[str]) -> tuple[_Handle, Callable[[web.Request, web.StreamResponse], Any]]:
+    """What lets pages ask that may, and read what they are told (Fetch, 3.2): (before a request, with each answer)."""
+    from aiohttp import web
+
+    allowed = {
+        "Access-Control-Allow-Methods": ", ".join(methods),
+        "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Last-Event-ID",
+        "Access-Control-Max-Age": "600",
+    }
+
+    def may_read(request: web.Request) -> bool:
+        origin = request.headers.get("Origin")
+        return origin is not None and (network.token is not None or is_own(network, origin))
+
+    async def before(request: web.Request) -> web.StreamResponse:
+        return web.Response(status=204, headers=allowed) if may_read(request) else web.Response(status=403)
+
+    async def with_answer(request: web.Request, answer: web.StreamResponse) -> None:
+        if may_read(request):
+            answer.headers["Access-Control-Allow-Origin"] = request.headers["Origin"]
+            answer.headers["Vary"] = "Origin"
+
+    return before, with_answer
 
 
 def visitor_of(request: web.Request) -> Visitor:
@@ -85,11 +128,11 @@ class _Told(logging.Handler):
         """See `logging`."""
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
-            self._host.hit(record.getMessage())
+            self._host.hit(f"is let go: {record.getMessage().lower()}")
         elif type(error).__module__ == "aiohttp.http_exceptions":
-            self._host.hit("somebody is let go: what he sends is no HTTP, or its headers are too long")
+            self._host.hit("is let go: what he sends is no HTTP, or its headers are too long")
         else:
-            self._host.hit(f"a request went wrong: {type(error).__name__}: {error}")
+            self._host.hit(f"has sent a request that went wrong: {type(error).__name__}: {error}")
 
 
 def _logger(host: Host) -> logging.Logger:
@@ -98,8 +141,13 @@ def _logger(host: Host) -> logging.Logger:
     return logger
 
 
-async def served(network: Network, routes: list[Route], host: Host, address: str) -> None:
-    """Serve these routes for ever. Raises RunnerError for an address that this machine does not have."""
+async def served(
+    network: Network, routes: list[Route], host: Host, address: str, came: Callable[[Line], object] = lambda _line: None
+) -> None:
+    """Serve these routes for ever; `came` is told of each connection.
+
+    Raises RunnerError for an address that this machine does not have.
+    """
     from aiohttp import web
 
     bounds = host.bounds
@@ -118,11 +166,15 @@ async def served(network: Network, routes: list[Route], host: Host, address: str
             visitor.busy = False
             visitor.hold(0)
             if not visitor.lost.is_set():
-                visitor.expect(bounds.kept_open_s, f"somebody is let go: nothing more within {bounds.kept_open_s:g} s")
+                visitor.expect(bounds.kept_open_s, f"is let go: nothing more within {bounds.kept_open_s:g} s")
 
     application = web.Application(middlewares=[bounded])
     for method, path, handle in routes:
         application.router.add_route(method, path, handle)
+    before, with_answer = _crossing(network, [method for method, _, _ in routes])
+    for path in {path for _, path, _ in routes}:
+        application.router.add_route("OPTIONS", path, before)
+    application.on_response_prepare.append(with_answer)
     runner = web.AppRunner(
         application,
         access_log=None,
@@ -140,8 +192,13 @@ async def served(network: Network, routes: list[Route], host: Host, address: str
     server = runner.server
     assert server is not None
     door = Door(network, host, address=address, busy=False)
+
+    def spoken(line: Line) -> asyncio.BaseProtocol:
+        came(line)
+        return server()
+
     try:
-        await door.serve(lambda _line: server(), first_s=bounds.head_s, refusal=_FULL)
+        await door.serve(spoken, first_s=bounds.head_s, refusal=_FULL)
     finally:
         await runner.cleanup()
         door.close()

@@ -15,7 +15,9 @@ from runner.channel.plain.base import Host, Meeting, Peer, dial
 from runner.channel.plain.bounds import Bounds
 from runner.channel.plain.carried import framed
 from runner.channel.plain.door import Visitor
+from runner.channel.plain.frames import Frames
 from runner.channel.plain.http import socket_of
+from runner.channel.plain.line import Line
 from runner.channel.plain.web import base_url, may, served, visitor_of
 from runner.codec.base import Batch, Codec
 from runner.errors import CodecError, RunnerError
@@ -64,8 +66,6 @@ class WebsocketPeer(Peer):
         from aiohttp import WSMsgType
 
         message = await self._websocket.receive()
-        if self._visitor is not None:
-            self._visitor.hold(0)
         if message.type is WSMsgType.TEXT:
             return framed(self._codec, message.data.encode())
         if message.type is WSMsgType.BINARY:
@@ -106,8 +106,7 @@ class WebsocketPeer(Peer):
 
         ends = {WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR}
         while (await self._websocket.receive()).type not in ends:
-            if self._visitor is not None:
-                self._visitor.hold(0)
+            pass
         if self._finishing:
             await asyncio.get_running_loop().create_future()  # `finish` does the rest
 
@@ -154,6 +153,39 @@ class WebsocketPeer(Peer):
         """See `Peer`."""
         if self._visitor is not None:
             self._visitor.busy = for_us
+            assert isinstance(self._visitor.pending, _Pending)
+            self._visitor.pending.look(again=True)
+
+
+class _Pending:
+    """Half a message of who came is bounded in bytes and time; not while he waits for us."""
+
+    def __init__(self, visitor: Visitor, bounds: Bounds) -> None:
+        self._visitor = visitor
+        self._bounds = bounds
+        self._frames = Frames()
+        self._began_s: float | None = None
+        """When his message began; None: all that came is whole."""
+
+    def __call__(self, data: bytes) -> int:
+        """See `Visitor.pending`."""
+        self._frames.feed(data)
+        self.look()
+        return self._frames.pending_bytes
+
+    def look(self, *, again: bool = False) -> None:
+        """Bound how long the rest may take; `again`: from now on."""
+        if not self._frames.begun:
+            return  # that is the request's time
+        now_s = asyncio.get_running_loop().time()
+        if self._frames.whole or self._visitor.busy:
+            self._visitor.expect(None)
+            self._began_s = None
+            return
+        if self._began_s is None or again:
+            self._began_s = now_s
+        within_s, why = self._bounds.rest_of_message(self._began_s, now_s)
+        self._visitor.expect(within_s, f"is let go: {why}")
 
 
 class WebsocketMeeting(Meeting):
@@ -172,7 +204,12 @@ class WebsocketMeeting(Meeting):
             await dial(lambda: self._connect(host.bounds), host)
             return
         route = ("GET", self._network.path, partial(self._accept, host=host))
-        await served(self._network, [route], host, self.address)
+
+        def came(line: Line) -> None:
+            assert isinstance(line, Visitor)
+            line.pending = _Pending(line, host.bounds)
+
+        await served(self._network, [route], host, self.address, came)
 
     async def _accept(self, request: web.Request, host: Host) -> web.StreamResponse:
         from aiohttp import web
@@ -188,8 +225,8 @@ class WebsocketMeeting(Meeting):
             return web.Response(status=426, text="a websocket is spoken here\n", headers={"Upgrade": "websocket"})
         visitor = visitor_of(request)
         await websocket.prepare(request)
-        visitor.busy = self._writes_here
         peer = WebsocketPeer(websocket, self._codec, visitor.remote, self._network, host.bounds, visitor=visitor)
+        peer.waits(for_us=self._writes_here)
         try:
             await host.handle(peer)
         finally:
