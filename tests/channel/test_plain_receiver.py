@@ -16,7 +16,8 @@ from aiohttp import web
 from runner.channel.plain import websocket
 from runner.channel.plain.bounds import Bounds
 from runner.store.store import Store
-from tests.channel.plain_end import End, free_port, numbered, reset, run
+from tests.addresses import free_port
+from tests.channel.plain_end import End, numbered, reset, run
 from tests.waiting import until
 
 
