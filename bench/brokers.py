@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.durable import DISK, PROCESS
-from bench.measure import HERE, LIMIT_S, NS, Run, chain, folder, interleave, program, taken, wait_until
+from bench.measure import HERE, LIMIT_S, NS, Run, chain, folder, free_port, interleave, program, taken, wait_until
 from bench.ratios import Row, Size, checked, row
 
 _BYTES = 100
@@ -115,10 +115,8 @@ def _redis(count: int, sync: str) -> float:
 
 
 def _jetstream(count: int) -> float:
-    with folder() as at, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-        free.close()
+    with folder() as at:
+        port = free_port()
         command = ["nats-server", "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(at)]
         with _server(command, lambda: _listens(port)):
             url = f"nats://127.0.0.1:{port}"

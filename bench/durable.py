@@ -75,15 +75,22 @@ class _Stored:
 
 def against_lmdb(size: Size) -> list[Row]:
     """What a sync costs with a store around it, and with the whole runner around it."""
-    stored, lines = _Stored(), size.small_lines // 4
-    alone = interleave(lambda: _store_alone(lines * 100, stored), lambda: _raw(stored), size.rounds)
+    stored, size_bytes = _Stored(), size.small_lines // 4 * 100
+    alone = interleave(lambda: _store_alone(size_bytes, stored), lambda: _raw(stored), size.rounds)
     what = "durable disk: the store by itself, bytes/s"
     first = row("durable-lmdb", what, "LMDB alone, the same bytes and syncs", alone, 0.8, "MB/s", 1e6).more(str(stored))
-    stored = _Stored()
-    hop = interleave(lambda: _one_channel(lines, DISK, stored), lambda: _hop(lines, stored), size.rounds)
-    what = "durable disk: source to sink over one channel, 100-byte lines, bytes/s"
-    peer = "a program of LMDB alone between the two, the same bytes and syncs"
-    return [first, row("durable-lmdb", what, peer, hop, 0.8, "MB/s", 1e6).more(str(stored))]
+    rows = [first]
+    for channel, least, each_time, part in ((DISK, 0.8, "the same bytes and syncs", 1), (PROCESS, 0.0, "no syncs", 2)):
+        stored, lines = _Stored(), size.small_lines // 4 * part
+        hop = interleave(
+            lambda channel=channel, lines=lines, stored=stored: _one_channel(lines, channel, stored),  # type: ignore[misc]
+            lambda channel=channel, lines=lines, stored=stored: _hop(lines, channel, stored),  # type: ignore[misc]
+            size.rounds,
+        )
+        what = f"durable {channel['durability']}: source to sink over one channel, 100-byte lines, bytes/s"
+        peer = f"a program of LMDB alone between the two, {each_time}"
+        rows.append(row("durable-lmdb", what, peer, hop, least, "MB/s", 1e6).more(str(stored)))
+    return rows
 
 
 def _store_alone(size_bytes: int, stored: _Stored) -> float:
@@ -97,14 +104,16 @@ def _store_alone(size_bytes: int, stored: _Stored) -> float:
 async def _fill(state: Path, size_bytes: int) -> float:
     store = Store.open(state, sync=True, capacity_bytes={"c": 8 << 20})
     data = b"x" * (_READ_BYTES - 1) + b"\n"
+    committed = asyncio.Event()
     began = time.monotonic()
     for _ in range(size_bytes // (4 * _READ_BYTES)):
         for _ in range(4):
             store.transaction.append("c", [data], 1, "lines")
-        _pass(store)
         while store.held_bytes("c") > 6 * 4 * _READ_BYTES:
-            await asyncio.sleep(0.0005)
+            committed.clear()
+            store.transaction.on_committed(committed.set)
             _pass(store)
+            await committed.wait()
         await asyncio.sleep(0)
     await store.flush()
     seconds = time.monotonic() - began
@@ -135,11 +144,12 @@ def _commits(state: Path) -> int:
         return int(environment.info()["last_txnid"])
 
 
-def _hop(lines: int, stored: _Stored) -> float:
+def _hop(lines: int, channel: dict[str, Any], stored: _Stored) -> float:
     """The same two programs with one between them that does nothing but LMDB, as often."""
     with folder() as at:
         out, each = at / "taken", stored.size_bytes // stored.commits
-        bare(program("source", lines, 100), [sys.executable, str(_HOP), str(at), str(each)], program("sink", out))
+        hop = [sys.executable, str(_HOP), str(at), str(each), channel["durability"]]
+        bare([program("source", lines, 100), hop, program("sink", out)])
         found = checked(taken(out), lines, 100)
         return found.bytes / found.seconds
 

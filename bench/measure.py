@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -70,6 +71,13 @@ def folder() -> Iterator[Path]:
     """A folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="bench-") as path:
         yield Path(path)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port: int = listening.getsockname()[1]
+        return port
 
 
 def environment() -> dict[str, str]:
@@ -170,10 +178,10 @@ def chain(*commands: list[str], **of_middles: Any) -> dict[str, Any]:
     return processors
 
 
-def bare(*commands: list[str]) -> None:
-    """The same programs joined by pipes as a shell joins them."""
+def started(*commands: list[str]) -> list[subprocess.Popen[bytes]]:
+    """Programs joined by pipes as a shell joins them."""
     before: int | None = None
-    started: list[subprocess.Popen[bytes]] = []
+    processes: list[subprocess.Popen[bytes]] = []
     for index, command in enumerate(commands):
         last = index == len(commands) - 1
         process = subprocess.Popen(
@@ -187,8 +195,13 @@ def bare(*commands: list[str]) -> None:
         if process.stdout is not None:
             before = os.dup(process.stdout.fileno())
             process.stdout.close()
-        started.append(process)
-    for process in started:
+        processes.append(process)
+    return processes
+
+
+def bare(*chains: list[list[str]]) -> None:
+    """Each chain of programs joined by pipes, all at the same time; returns when all have ended as they should."""
+    for process in [process for commands in chains for process in started(*commands)]:
         if process.wait(LIMIT_S) != 0:
             raise SystemExit(f"{process.args!r} failed")
 

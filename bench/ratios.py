@@ -67,7 +67,7 @@ def _ours(lines: int, size: int, *middles: list[str], kind: str = "memory", **of
 def _bare(lines: int, size: int, *middles: list[str]) -> Taken:
     with folder() as at:
         out = at / "taken"
-        bare(program("source", lines, size), *middles, program("sink", out))
+        bare([program("source", lines, size), *middles, program("sink", out)])
         return checked(taken(out), lines, size)
 
 
@@ -187,7 +187,7 @@ def age(size: Size) -> list[Row]:
     def peer() -> None:
         with folder() as at:
             out = at / "ages"
-            bare(program("age_source", 1000, size.age_s), CAT, program("age_sink", out))
+            bare([program("age_source", 1000, size.age_s), CAT, program("age_sink", out)])
             note("peer", out)
 
     def note(whose: str, file: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from types import FrameType
 
 
 def main() -> None:
@@ -19,9 +21,15 @@ def main() -> None:
         if why is not None:
             sys.stderr.write(f"connector: {why}\n")
         sys.exit(0 if why is None else 1)
+    if os.getpid() == 1:  # which no signal ends that it has no handler for: not while it starts, either
+        signal.signal(signal.SIGTERM, _end)
     from runner.cli import main as command
 
     command()
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

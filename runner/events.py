@@ -14,7 +14,7 @@ from typing import Literal
 
 
 class InstanceState(enum.StrEnum):
-    """Where an instance is in its life; one door (`runner.supervise.instance`) changes it."""
+    """Where an instance is in its life; one door (`runner.supervise.life`) changes it."""
 
     STARTING = "starting"
     RUNNING = "running"

@@ -1,6 +1,6 @@
-"""The least that keeps what goes through it: reads, puts into LMDB, commits with a sync, hands on.
+"""The least that keeps what goes through it: reads, puts into LMDB, commits, hands on.
 
-`lmdb_hop.py FOLDER BYTES`: so many bytes go into each transaction.
+`lmdb_hop.py FOLDER BYTES DURABILITY`: so many bytes go into each transaction; with "disk" each is synced.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def taken(size: int) -> list[bytes]:
 
 def main() -> None:
     """See the module."""
-    folder, size = sys.argv[1], int(sys.argv[2])
-    with lmdb.open(folder, map_size=1 << 30, max_dbs=1, sync=True) as environment:
+    folder, size, durability = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    with lmdb.open(folder, map_size=1 << 30, max_dbs=1, sync=durability == "disk") as environment:
         database = environment.open_db(b"records")
         commit = 0
         while records := taken(size):

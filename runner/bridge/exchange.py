@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from runner.bridge.handed import EACH_BYTES, Handed, Span, by_reader
+from runner.bridge.handed import EACH_BYTES, Handed, Span, by_reader, returning
 from runner.bridge.heartbeat import Beat, Heartbeat
 from runner.bridge.inlet import SEVERAL, Inlet, Piece
 from runner.bridge.left import InputLeft
 from runner.bridge.spout import Spout
 from runner.bridge.states import KeptState
 from runner.bridge.step import Committer
+from runner.bridge.uncommitted import Step, Uncommitted
 from runner.channel.base import Reader
 from runner.codec.base import Buffer
 from runner.errors import CodecError, ContractError
 from runner.protocol.errors import ProtocolError
 from runner.protocol.frames import Ack, End, Frame, Log, Nack, Out, Pong, Ready, State
 from runner.protocol.session import Phase, Session
-from runner.units import format_size
 
-MOST_HELD_BYTES = 64 << 20
-"""Outputs that are not committed, of one session."""
 _TAKE_BYTES = 64 << 10
 _JOINED_BYTES = 256 << 10
 _NACKED_AGAIN_S = 0.001
@@ -63,16 +61,6 @@ class Blame:
 
     owner: int = 1
     after: int = 3
-
-
-@dataclass(slots=True)
-class _Step:
-    """What is to be committed together."""
-
-    outputs: list[Out] = field(default_factory=list)
-    spans: list[Span] = field(default_factory=list)
-    state: State | None = None
-    ended: bool = False
 
 
 class Exchange(Spout):
@@ -118,12 +106,7 @@ class Exchange(Spout):
         self._to_say: list[Buffer] = []
         self._safe = self._said_safe = 0
         self._window_full = False
-        self._outputs: dict[int, list[Out]] = {}
-        self._held_bytes = 0
-        self._covered = _Step()
-        """Stateful: what the next state covers."""
-        self._covered_bytes = 0
-        self._step = _Step()
+        self._uncommitted = Uncommitted(self._name_of)
         self._retried = 0
         """How many messages are in flight that were so at a death: until there are none, nothing new is."""
         self._alone = 0
@@ -163,24 +146,23 @@ class Exchange(Spout):
     @property
     def window_full(self) -> bool:
         """Whether messages wait because too much is unanswered."""
-        return self._window_full and bool(self.pending_messages or self._covered.spans)
+        return self._window_full and bool(self.pending_messages or self._uncommitted.covered.spans)
 
     @property
     def done(self) -> bool:
         """Whether all that there was is answered and committed."""
-        waiting = self.pending_messages or self._covered.spans or self._step.spans
+        waiting = self.pending_messages or self._uncommitted.waiting
         return not (waiting or any(inlet.queued_messages for inlet in self._inlets.values()))
 
     @property
     def only_nacked(self) -> bool:
         """Whether everything that has no outcome yet has been nacked before."""
-        on_their_way = self._covered.spans or self._step.spans
-        return not on_their_way and all(span.given.piece.nacks is not None for span in self._open())
+        return not self._uncommitted.waiting and all(span.given.piece.nacks is not None for span in self._open())
 
     @property
     def in_flight(self) -> list[tuple[object, int]]:
         """See `Spout`: what is not committed."""
-        return by_reader(self._uncommitted())
+        return by_reader([*self._uncommitted.spans, *self._open()])
 
     def _refill(self) -> bool:
         if self._session.phase is Phase.OPENING:
@@ -220,12 +202,12 @@ class Exchange(Spout):
         Nothing new comes before what was in work at a death is answered; what was at several comes one by one. So it
         shows soon who kills a program that has many in work at once, and answers others each time before it dies.
         """
-        window = self._window
-        room_bytes = min(window.size_bytes, window.uncommitted_bytes - self._covered_bytes) - self.pending_bytes
+        window, uncommitted = self._window, self._uncommitted
+        room_bytes = min(window.size_bytes, window.uncommitted_bytes - uncommitted.covered_bytes) - self.pending_bytes
         room_messages = max(1, room_bytes // EACH_BYTES)
         if window.messages is not None:
             room_messages = min(room_messages, window.messages - self.pending_messages)
-        pending = self.pending_messages or self._covered.spans
+        pending = self.pending_messages or uncommitted.covered.spans
         nacked_bytes = sum(inlet.delayed_bytes for inlet in self._inlets.values())
         new = not self._retried and nacked_bytes < window.uncommitted_bytes
         self._window_full = bool(pending) and (room_bytes < window.size_bytes // 4 or room_messages <= 0)
@@ -290,6 +272,10 @@ class Exchange(Spout):
         """`error` with the message that was being answered."""
         return ContractError(f"{error.what}; {self._oldest()}", remedy=error.remedy)
 
+    def _name_of(self, delivery: int) -> str:
+        """The message of a delivery."""
+        return self._handed.find(delivery, delivery)[0].name()
+
     def _oldest(self) -> str:
         span = next(iter(self._open()), None)
         return "no message was in flight" if span is None else f"the oldest in flight is {span.name()}"
@@ -304,22 +290,23 @@ class Exchange(Spout):
 
     def _handle(self, frames: list[Frame]) -> None:
         """Take each frame; all that they commit is committed together. Raises ContractError and CodecError."""
+        uncommitted, stateful = self._uncommitted, self._session.stateful
         for frame in frames:
             if type(frame) is Out:
-                self._hold(frame)
+                uncommitted.hold(frame, stateful=stateful)
             else:
                 self._other(frame)
-        step = self._step
-        if step.outputs or step.spans or step.state is not None or step.ended:
-            self._commit(step)
+        if not uncommitted.step.empty:
+            self._commit(uncommitted.step)
         self.wake()
 
     def _other(self, frame: Frame) -> None:
         match frame:
             case Ack(first, last):
-                self._ack(first, last)
+                spans = self._answer(first, last)
+                self._uncommitted.acknowledge(first, last, spans, stateful=self._session.stateful)
             case State():
-                self._cover(frame)
+                self._uncommitted.cover(frame)
             case Nack():
                 self._nack(frame)
             case Ready():
@@ -329,55 +316,13 @@ class Exchange(Spout):
             case Pong():
                 self._heartbeat.answered()
             case End():
-                self._end()
+                self._uncommitted.end()
 
     def _open_session(self) -> None:
         value = self._state.value if self._session.stateful else None
         state_file = self._state_file if value is not None else None
         self._to_say = [*self._session.opening(value, state_file), *self._to_say]
         self.opened.set()
-
-    def _hold(self, out: Out) -> None:
-        """An output: it waits for its `ack`, or for the next state; in answer to nothing, else, it may leave."""
-        if not out.delivery:
-            if not self._session.stateful:
-                self._step.outputs.append(out)
-                return
-            self._covered.outputs.append(out)
-        else:
-            held = self._outputs.get(out.delivery)
-            if held is None:
-                self._outputs[out.delivery] = [out]
-            else:
-                held.append(out)
-        self._held_bytes += len(out.payload) + EACH_BYTES
-        if self._held_bytes > MOST_HELD_BYTES:
-            raise self._too_much(out)
-
-    def _too_much(self, out: Out) -> ContractError:
-        if out.delivery:
-            what = f"the last one answers {self._handed.find(out.delivery, out.delivery)[0].name()}"
-        else:
-            what = "the last one answers nothing"
-        return ContractError(
-            f"has written more than {format_size(MOST_HELD_BYTES)} of outputs that are not committed; {what}",
-            remedy="acknowledge, or send a state, before so much has gathered",
-        )
-
-    def _ack(self, first: int, last: int) -> None:
-        spans = self._answer(first, last)
-        into = self._covered if self._session.stateful else self._step
-        into.spans += spans
-        if self._outputs:
-            before, pop = len(into.outputs), self._outputs.pop
-            for delivery in range(first, last + 1):
-                outputs = pop(delivery, None)
-                if outputs is not None:
-                    into.outputs += outputs
-            if into is self._step:
-                self._held_bytes -= _weight(into.outputs[before:])
-        if into is self._covered:
-            self._covered_bytes += sum(span.weight_bytes for span in spans)
 
     def _answer(self, first: int, last: int) -> list[Span]:
         spans = self._handed.answer(first, last)
@@ -395,7 +340,7 @@ class Exchange(Spout):
     def _nack(self, nack: Nack) -> None:
         """It comes again, later each time that it is nacked again; the others do not wait for it."""
         (span,) = self._answer(nack.delivery, nack.delivery)
-        self._held_bytes -= _weight(self._outputs.pop(nack.delivery, []))
+        self._uncommitted.drop(nack.delivery)
         piece, inlet = span.again(), span.given.inlet
         self._told.log("warning", f"nack of {span.name()}, attempt {span.given.piece.attempt}: {nack.reason}")
         if self._told.nacked(piece, nack.reason):
@@ -405,28 +350,12 @@ class Exchange(Spout):
         least_s = min(_NACKED_LONG_S, _NACKED_AGAIN_S * 2.0 ** min(repeated, 20)) if repeated else 0.0
         inlet.give_back_later(piece, max(least_s, nack.delay_ms / 1000))
 
-    def _cover(self, state: State | None) -> None:
-        """`state` (None: the program's end) commits what has gathered for it."""
-        covered, self._covered = self._covered, _Step()
-        self._step.outputs += covered.outputs
-        self._step.spans += covered.spans
-        if state is not None:
-            self._step.state = state
-        self._held_bytes -= _weight(covered.outputs)
-        self._covered_bytes = 0
-
-    def _end(self) -> None:
-        self._cover(None)
-        self._outputs.clear()
-        self._held_bytes = 0
-        self._step.ended = True
-
-    def _commit(self, step: _Step) -> None:
+    def _commit(self, step: Step) -> None:
         try:
             self.committer.commit(step.outputs, step.spans, step.state, self._confirm)
         except CodecError as error:
             raise CodecError(f"{error.what}; {self._answered_by(step)}", remedy=error.remedy) from error
-        self._step = _Step()
+        self._uncommitted.begin_anew()
         for span in step.spans:
             self.committed += span.count
             span.given.inlet.count_answers(span.count)
@@ -439,7 +368,7 @@ class Exchange(Spout):
                 inlet.wake()  # of all replicas: none gets its end while one of them may leave something
 
     @staticmethod
-    def _answered_by(step: _Step) -> str:
+    def _answered_by(step: Step) -> str:
         return f"what was being committed begins with {step.spans[0].name()}" if step.spans else "it answers nothing"
 
     def _confirm(self, number: int) -> None:
@@ -461,17 +390,14 @@ class Exchange(Spout):
         ranges = self._session.deliveries.unanswered() if not self._settled else ()
         return [span for first, last in ranges for span in self._handed.find(first, last)]
 
-    def _uncommitted(self) -> list[Span]:
-        return [*self._step.spans, *self._covered.spans, *self._open()]
-
     def settle(self) -> InputLeft:
         """See `Spout`: whatever is not committed comes again, to whoever is next."""
         unanswered = self._open()
-        answered = [*self._step.spans, *self._covered.spans]
-        begun, unread = self._parted(answered, unanswered)
+        read_bytes = self.written_bytes - min(self._left_bytes, self.written_bytes)
+        begun, unread = returning(self._uncommitted.spans, unanswered, read_bytes)
         for span in unanswered:
             span.given.inlet.unanswered -= span.count
-        self._handed, self._step, self._covered = Handed(), _Step(), _Step()
+        self._handed, self._uncommitted = Handed(), Uncommitted(self._name_of)
         self._settled = True
         self.pending_messages = self.pending_bytes = 0
         owner, after = self._blame.owner, self._blame.after
@@ -489,24 +415,3 @@ class Exchange(Spout):
             unanswered=sum(span.count for span in unanswered),
             touched=sum(piece.batch.count for pieces in begun.values() for piece in pieces),
         )
-
-    def _parted(
-        self, answered: list[Span], unanswered: list[Span]
-    ) -> tuple[dict[Inlet, list[Piece]], dict[Inlet, list[Piece]]]:
-        """What comes again, by inlet: (what the program had begun to read, what it had not)."""
-        read_bytes = self.written_bytes - min(self._left_bytes, self.written_bytes)
-        begun: dict[Inlet, list[Piece]] = {inlet: [] for inlet in self._inlets.values()}
-        unread: dict[Inlet, list[Piece]] = {inlet: [] for inlet in self._inlets.values()}
-        for span in answered:
-            begun[span.given.inlet].append(span.again())
-        for span in unanswered:
-            first, rest = span.parted(read_bytes)
-            if first is not None:
-                begun[span.given.inlet].append(first.again())
-            if rest is not None:
-                unread[span.given.inlet].append(rest.again(attempts=0))
-        return begun, unread
-
-
-def _weight(outputs: list[Out]) -> int:
-    return sum(len(out.payload) + EACH_BYTES for out in outputs)

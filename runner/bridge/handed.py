@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -133,3 +134,23 @@ class Handed:
 def by_reader(spans: Iterable[Span]) -> list[tuple[object, int]]:
     """(reader, messages) of `spans`."""
     return [(span.given.piece.reader, span.count) for span in spans]
+
+
+def returning(
+    answered: Iterable[Span], unanswered: Iterable[Span], read_bytes: int
+) -> tuple[dict[Inlet, list[Piece]], dict[Inlet, list[Piece]]]:
+    """What comes again of a program that died, by inlet: (what it had begun to read, what it had not).
+
+    It has read so many bytes of its input, and of what it `answered` nothing was committed.
+    """
+    begun: defaultdict[Inlet, list[Piece]] = defaultdict(list)
+    unread: defaultdict[Inlet, list[Piece]] = defaultdict(list)
+    for span in answered:
+        begun[span.given.inlet].append(span.again())
+    for span in unanswered:
+        first, rest = span.parted(read_bytes)
+        if first is not None:
+            begun[span.given.inlet].append(first.again())
+        if rest is not None:
+            unread[span.given.inlet].append(rest.again(attempts=0))
+    return begun, unread

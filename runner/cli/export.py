@@ -36,6 +36,8 @@ def compose(file: Path, output: Path | None, image: str | None, *, check: bool) 
             click.echo(f"connector export compose {file} writes it anew", err=True)
         return EXIT_FAILED if differences else EXIT_COMPLETED
     written = project.write()
+    for warning in project.warnings:
+        click.echo(f"warning: {warning}", err=True)
     for path in project.files:
         click.echo(f"{_short(path)} {'written' if path in written else 'is as it was'}")
     return EXIT_COMPLETED

@@ -14,6 +14,7 @@ from typing import Literal
 
 import click
 
+from runner.cli.account import account_options
 from runner.errors import (
     EXIT_BUG,
     EXIT_COMPLETED,
@@ -41,16 +42,13 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @click.command(name="run")
 @click.argument("file", type=click.Path(path_type=Path), default="pipeline.toml")
-@click.option("--report", type=click.Path(path_type=Path), help="Write the run's account to this file, as JSON.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines for people, or JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
+@account_options
 @click.option(
     "--home",
     type=click.Choice([each.value for each in OWN_HOMES]),
     help="Where all processors run that can: a bare process, a sandbox, or a container of their own.",
 )
 @click.option("--state-dir", type=click.Path(path_type=Path), help="Where state is kept (default: .connector/NAME).")
-@click.option("--fresh", is_flag=True, help="Start over: give up what a run that was cut short has left.")
 @click.option("--runner", metavar="NAME", help="Run the part of this runner only (default: all of them, here).")
 @click.option("--locked", is_flag=True, help="Refuse what is not as `connector lock` wrote it down.")
 def command(
@@ -106,7 +104,7 @@ def carry_out(
     observer = observer_for(sys.stderr, run.snapshot, log_format=log_format, quiet=quiet)
     bus.subscribe(observer.handle)
     for warning in warnings:
-        bus.emit(Warned(message=str(warning).replace("\n", " ")))
+        bus.emit(Warned(message=_in_one_line(warning)))
     gc.freeze()
     gc.enable()
     keep_freed_memory()
@@ -125,6 +123,12 @@ def carry_out(
         observer.finish(result)
         observer.sink.close()
     return _write(result, report, session.code(result))
+
+
+def _in_one_line(warning: Problem) -> str:
+    """A warning as a log has it, which says itself that it is one."""
+    said, _, remedy = str(warning).replace(": warning: ", ": ", 1).partition("\n")
+    return f"{said} ({remedy.strip()})" if remedy else said
 
 
 class _Session:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import click
 
+from runner.cli.account import account_options
 from runner.cli.run import carry_out
 from runner.errors import EXIT_COMPLETED, EXIT_FAILED, RunnerError
 from runner.events import Bus
@@ -20,7 +21,15 @@ from runner.plan.part import part
 from runner.spec.changes import read_changes
 from runner.spec.load import LoadedPipeline, load_file
 from runner.spec.model import Home
-from runner.spec.sidecar import Said, as_toml, from_environment, from_file, load_sidecar, with_command
+from runner.spec.sidecar import (
+    Said,
+    as_toml,
+    channels_said,
+    from_environment,
+    from_file,
+    load_sidecar,
+    with_command,
+)
 from runner.supervise.run import Run
 from runner.supervise.state import state_folder
 
@@ -92,10 +101,7 @@ class _Sidecar(click.Command):
     help="Where what programs log is shown: in this log, or each in that of its own container.",
 )
 @click.option("--check-health", is_flag=True, help="Ask the runner at --health: exit 0 when it is well, else 1.")
-@click.option("--report", type=click.Path(path_type=Path), help="Write the run's account to this file, as JSON.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines for people, or JSON.")
-@click.option("--quiet", "-q", is_flag=True, help="Say nothing but errors.")
-@click.option("--fresh", is_flag=True, help="Start over: give up what a run that was cut short has left.")
+@account_options
 def command(
     *,
     file: Path | None,
@@ -126,8 +132,12 @@ def command(
         return _check(health)
     words: list[str] = click.get_current_context().meta["connector.words"]
     if write_config is not None:
+        if file is not None or config is not None:
+            raise click.UsageError("--write-config writes what the variables say: leave FILE and --config out")
         return _write(write_config, words)
     found = _file(file, config, words)
+    if found is None and changes is not None:
+        raise click.UsageError("--changes are laid over a FILE, and none is run")
     if found is None:
         loaded = _single(config, words)
     else:
@@ -154,10 +164,24 @@ def _file(file: Path | None, config: Path | None, words: list[str]) -> Path | No
     """The pipeline file; None: there is one processor, which something else describes."""
     if file is not None and (config is not None or words):
         raise click.UsageError("FILE says what runs: leave --config and the command behind -- out")
-    if file is not None or config is not None or words:
-        return file
-    named = os.environ.get("CONNECTOR_FILE")
-    return Path(named) if named else FILE if FILE.exists() else None
+    if file is not None and file.suffix != ".toml" and not file.exists():
+        raise click.UsageError(f"there is no file {file}; a program stands behind --: connector sidecar -- {file} …")
+    if file is None and config is None and not words:
+        named = os.environ.get("CONNECTOR_FILE")
+        file = Path(named) if named else FILE if FILE.exists() else None
+    if file is not None or config is not None:
+        _refuse_both(file or config)
+    return file
+
+
+def _refuse_both(file: Path | None) -> None:
+    """Variables with channels are not left unheard because there is a file as well."""
+    said = channels_said(os.environ)
+    if said:
+        raise click.UsageError(
+            f"{file} says what is read and written, and so does {said[0]}: "
+            "take the variable away, or run without the file: connector sidecar -- PROGRAM"
+        )
 
 
 def _single(config: Path | None, words: list[str]) -> LoadedPipeline:

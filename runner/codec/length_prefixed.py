@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from struct import Struct
 
-from runner.codec.base import EMPTY, Batch, Buffer, Codec, Decoder
-from runner.codec.parts import divide, slice_of
+from runner.codec.base import EMPTY, Batch, Buffer, Decoder
+from runner.codec.framed import FramedCodec
+from runner.codec.parts import slice_of
 from runner.codec.unfinished import Unfinished, too_long
 from runner.errors import CodecError
 
@@ -15,7 +16,7 @@ _PREFIX_BYTES = _PREFIX.size
 _MOST_PAYLOAD_BYTES = 2**32 - 1
 
 
-class LengthPrefixedCodec(Codec):
+class LengthPrefixedCodec(FramedCodec):
     """Carries any payload below 4 GiB."""
 
     name = "length-prefixed"
@@ -38,51 +39,31 @@ class LengthPrefixedCodec(Codec):
         data = b"".join(pieces)
         return Batch((data,), len(payloads), len(data))
 
-    def split(self, batch: Batch) -> list[bytes]:
-        """The frames of `batch`, each with its prefix."""
-        data = batch.joined()
-        framed = []
-        start = 0
-        for end in _ends(batch):
-            framed.append(data[start:end])
-            start = end
-        return framed
-
     def payload(self, framed: bytes) -> bytes:
         """`framed` without its prefix."""
         return framed[_PREFIX_BYTES:]
 
-    def cut(self, batch: Batch, *, most_bytes: int, most_messages: int) -> tuple[Batch, Batch]:
-        """Split `batch` in a head within both bounds (but at least one message), and the rest."""
-        if batch.count <= most_messages and batch.size_bytes <= most_bytes:
-            return batch, EMPTY
-        messages = size_bytes = 0
-        for end in _ends(batch):
-            if messages and (end > most_bytes or messages == most_messages):
-                break
-            messages += 1
-            size_bytes = end
-        return divide(batch, messages, size_bytes)
-
-    def skip(self, batch: Batch, messages: int) -> tuple[Batch, Batch]:
-        """Split after exactly `messages` messages."""
-        size_bytes = 0
-        if 0 < messages < batch.count:
-            for _, size_bytes in zip(range(messages), _ends(batch), strict=False):  # noqa: B007  (the last one counts)
-                pass
-        return divide(batch, messages, size_bytes)
-
-    def locate(self, batch: Batch, offset: int) -> tuple[int, int]:
-        """Where byte `offset` lies: (whole messages that end at or before it, their bytes)."""
-        if offset >= batch.size_bytes:
-            return batch.count, batch.size_bytes
-        messages = size_bytes = 0
-        for end in _ends(batch):
-            if end > offset:
-                break
-            messages += 1
-            size_bytes = end
-        return messages, size_bytes
+    def ends(self, batch: Batch) -> Iterator[int]:
+        """See `FramedCodec`."""
+        unpack = _PREFIX.unpack_from
+        base = 0  # where the part begins
+        start = 0  # where the next frame begins
+        torn = b""  # the beginning of a prefix that goes on in the next part
+        for part in batch.parts:
+            if torn:
+                missing = _PREFIX_BYTES - len(torn)
+                torn += part[:missing]
+                if len(torn) == _PREFIX_BYTES:
+                    start += _PREFIX_BYTES + _PREFIX.unpack(torn)[0]
+                    torn = b""
+                    yield start
+            stop = base + len(part)
+            while not torn and start + _PREFIX_BYTES <= stop:
+                start += _PREFIX_BYTES + unpack(part, start - base)[0]
+                yield start
+            if not torn and start < stop:
+                torn = bytes(part[start - base :])
+            base = stop
 
 
 class LengthPrefixedDecoder(Decoder):
@@ -190,29 +171,6 @@ def _prefix(payload: Buffer, index: int) -> bytes:
     if len(payload) > _MOST_PAYLOAD_BYTES:
         raise CodecError(f'a message of {len(payload):,} bytes cannot be sent as "length-prefixed"', index=index)
     return _PREFIX.pack(len(payload))
-
-
-def _ends(batch: Batch) -> Iterator[int]:
-    """Where each frame of `batch` ends, counted from its first byte."""
-    unpack = _PREFIX.unpack_from
-    base = 0  # where the part begins
-    start = 0  # where the next frame begins
-    torn = b""  # the beginning of a prefix that goes on in the next part
-    for part in batch.parts:
-        if torn:
-            missing = _PREFIX_BYTES - len(torn)
-            torn += part[:missing]
-            if len(torn) == _PREFIX_BYTES:
-                start += _PREFIX_BYTES + _PREFIX.unpack(torn)[0]
-                torn = b""
-                yield start
-        stop = base + len(part)
-        while not torn and start + _PREFIX_BYTES <= stop:
-            start += _PREFIX_BYTES + unpack(part, start - base)[0]
-            yield start
-        if not torn and start < stop:
-            torn = bytes(part[start - base :])
-        base = stop
 
 
 LENGTH_PREFIXED = LengthPrefixedCodec()

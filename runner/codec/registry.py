@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from runner.codec.base import Codec
-from runner.errors import RunnerError
+from runner.plugged import plugged
 
 ENTRY_POINT_GROUP = "connector.codecs"
 
@@ -25,28 +23,12 @@ def codec_named(name: str) -> Codec:
 
     Raises RunnerError when there is none, or when what the package brings is not a codec of that name.
     """
-    if name in _BUILT_IN:
-        module, attribute = _BUILT_IN[name]
-        codec: Codec = getattr(import_module(module), attribute)
-        return codec
-    return _from_entry_point(name)
-
-
-def _from_entry_point(name: str) -> Codec:
-    from importlib.metadata import entry_points  # 20 ms that the built-in codecs do not need
-
-    found = entry_points(group=ENTRY_POINT_GROUP)
-    if name not in found.names:
-        known = ", ".join(f'"{each}"' for each in sorted({*_BUILT_IN, *found.names}))
-        raise RunnerError(f'there is no codec "{name}"', remedy=f"known codecs: {known}")
-    entry_point = found[name]
-    try:
-        codec = entry_point.load()
-    except Exception as error:
-        raise RunnerError(
-            f'the codec "{name}" cannot be loaded from {entry_point.value}: {error}',
-            remedy="install the package again, or ask those who make it",
-        ) from error
-    if not isinstance(codec, Codec) or codec.name != name:
-        raise RunnerError(f'{entry_point.value} is not a codec of the name "{name}"')
+    codec: Codec = plugged(
+        name,
+        _BUILT_IN,
+        ENTRY_POINT_GROUP,
+        what="codec",
+        those="codecs",
+        check=lambda loaded: isinstance(loaded, Codec) and loaded.name == name,
+    )
     return codec

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from struct import Struct
 
-from runner.codec.base import EMPTY, Batch, Buffer, Codec, Decoder
-from runner.codec.parts import divide, slice_of
+from runner.codec.base import EMPTY, Batch, Buffer, Decoder
+from runner.codec.framed import FramedCodec
+from runner.codec.parts import slice_of
 from runner.codec.unfinished import Unfinished, too_long
 from runner.errors import CodecError
 
@@ -26,7 +27,7 @@ _HEADS = tuple(bytes((0, length)) for length in range(256))
 _ONE_PART = "send each message as one part (no SNDMORE): a message of the pipeline has no parts"
 
 
-class ZeromqCodec(Codec):
+class ZeromqCodec(FramedCodec):
     """Carries any payload; without `empty_too` none that is empty, as that is what means the end."""
 
     def __init__(self, name: str, *, empty_too: bool = True) -> None:
@@ -56,16 +57,6 @@ class ZeromqCodec(Codec):
         data = b"".join(chain.from_iterable(zip(heads, payloads, strict=True)))
         return Batch((data,), len(payloads), len(data))
 
-    def split(self, batch: Batch) -> list[bytes]:
-        """The frames of `batch`."""
-        data = batch.joined()
-        start = 0
-        framed = []
-        for end in _ends(data):
-            framed.append(data[start:end])
-            start = end
-        return framed
-
     def payload(self, framed: bytes) -> bytes:
         """`framed` without its head."""
         return framed[_LONG_HEAD.size if framed[0] & _LONG else 2 :]
@@ -85,37 +76,13 @@ class ZeromqCodec(Codec):
             found.append(data[begin:at])
         return found
 
-    def cut(self, batch: Batch, *, most_bytes: int, most_messages: int) -> tuple[Batch, Batch]:
-        """Split `batch` in a head within both bounds (but at least one message), and the rest."""
-        if batch.count <= most_messages and batch.size_bytes <= most_bytes:
-            return batch, EMPTY
-        messages = size_bytes = 0
-        for end in _ends(_bytes(batch)):
-            if messages and (end > most_bytes or messages == most_messages):
-                break
-            messages += 1
-            size_bytes = end
-        return divide(batch, messages, size_bytes)
-
-    def skip(self, batch: Batch, messages: int) -> tuple[Batch, Batch]:
-        """Split after exactly `messages` messages."""
-        size_bytes = 0
-        if 0 < messages < batch.count:
-            for _, size_bytes in zip(range(messages), _ends(_bytes(batch)), strict=False):  # noqa: B007  (the last one counts)
-                pass
-        return divide(batch, messages, size_bytes)
-
-    def locate(self, batch: Batch, offset: int) -> tuple[int, int]:
-        """Where byte `offset` lies: (whole messages that end at or before it, their bytes)."""
-        if offset >= batch.size_bytes:
-            return batch.count, batch.size_bytes
-        messages = size_bytes = 0
-        for end in _ends(_bytes(batch)):
-            if end > offset:
-                break
-            messages += 1
-            size_bytes = end
-        return messages, size_bytes
+    def ends(self, batch: Batch) -> Iterator[int]:
+        """See `FramedCodec`."""
+        data = _bytes(batch)
+        end, size_bytes = 0, len(data)
+        while end < size_bytes:
+            end += 9 + _LENGTH.unpack_from(data, end + 1)[0] if data[end] else 2 + data[end + 1]
+            yield end
 
 
 class ZeromqDecoder(Decoder):
@@ -259,14 +226,6 @@ def _past_short_ones(data: bytes, end: int) -> tuple[int, int]:
 def _bytes(batch: Batch) -> Buffer:
     """The bytes of `batch`, not copied where they are in one piece."""
     return batch.parts[0] if len(batch.parts) == 1 else batch.joined()
-
-
-def _ends(data: Buffer) -> Iterator[int]:
-    """Where each frame of `data` ends."""
-    end, size_bytes = 0, len(data)
-    while end < size_bytes:
-        end += 9 + _LENGTH.unpack_from(data, end + 1)[0] if data[end] else 2 + data[end + 1]
-        yield end
 
 
 def _no_empty_message(index: int) -> CodecError:

@@ -7,6 +7,7 @@ one component below the open folder, made anew, and never followed: there is not
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import socket
@@ -146,7 +147,10 @@ class AttachedFolder:
         os.rename(old, new, src_dir_fd=self._folder, dst_dir_fd=self._folder)
 
     def _refused(self, what: str, error: OSError) -> MachineError:
+        away = error.errno == errno.ENOENT
         return MachineError(
             f"the bridge folder {self.path} {what}: {error.strerror or error}",
-            remedy="the runner must be able to write there; see docs/sidecar.md",
+            remedy=f"make {self.path.parent}, or name another folder with --bridges"
+            if away
+            else "the runner must be able to write there; see docs/sidecar.md",
         )

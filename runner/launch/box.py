@@ -15,7 +15,7 @@ from typing import Any
 from runner.errors import MachineError
 from runner.events import Exited
 from runner.launch.base import ShimLostError
-from runner.launch.cgroup import hierarchies, own_folder, own_paths
+from runner.launch.cgroup_places import hierarchies, own_folder, own_paths
 from runner.launch.engine import ContainerState, Engine, EngineAwayError
 from runner.launch.peer import peer_of
 from runner.launch.shim_client import ShimConnection

@@ -1,7 +1,6 @@
-"""Control groups: where this process may make them, and one for each instance that has limits (cgroups(7)).
+"""Control groups: one for each instance that has limits (cgroups(7)), in the places that `cgroup_places` finds.
 
-Both versions of the interface, and both at once: each controller is in one hierarchy, and each hierarchy is looked at
-for itself. Groups are made below the group that the runner is in, so that its own limits hold for all of them.
+Groups are made below the group that the runner is in, so that its own limits hold for all of them.
 """
 
 from __future__ import annotations
@@ -14,78 +13,19 @@ import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from runner.launch.cgroup_places import CONTROLLERS, PERIOD_US, Place, find_places, pids_in
+from runner.launch.owner import started, this_owner
 from runner.plan.limits import asked
 from runner.spec.model import Resources
 
-CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids": "pids"}
-"""The resources that control groups can hold, each with its controller."""
-
-_PERIOD_US = 100_000
 _LEAST_QUOTA_US = 1_000  # the kernel takes no less
 _LEAF = "runner"
 _OWNED = re.compile(r"connector-(\d+)-(\d+)-(\d+)")
 _ROUNDS = 20
 _PAUSE_S = 0.002
 _MOST_TRIES = 250
-
-
-@dataclass(frozen=True, slots=True)
-class Mounted:
-    """A mounted hierarchy: its version, its controllers (version 1 only), and which of its folders lies where."""
-
-    version: int
-    controllers: frozenset[str]
-    root: str
-    point: str
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A folder in which groups can be made that hold `resources`.
-
-    Version 2 only: `enable` are the controllers that must be switched on for its groups before, and with `leaf` this
-    process has to go into a group of its own before that ("no internal processes").
-    """
-
-    version: int
-    folder: Path
-    resources: frozenset[str]
-    enable: frozenset[str] = frozenset()
-    leaf: bool = False
-
-
-def hierarchies(mountinfo: str) -> list[Mounted]:
-    """The hierarchies in the text of /proc/self/mountinfo (proc(5)); a later mount hides an earlier one."""
-    found: dict[str, Mounted] = {}
-    for line in mountinfo.splitlines():
-        fields, _, rest = line.partition(" - ")
-        kind, _, options = rest.split(" ", 2)
-        if kind not in {"cgroup", "cgroup2"}:
-            continue
-        root, point = (re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), word) for word in fields.split()[3:5])
-        controllers = frozenset(options.split(",")) & frozenset(CONTROLLERS.values())
-        found[point] = Mounted(2 if kind == "cgroup2" else 1, controllers, root, point)
-    return list(found.values())
-
-
-def own_paths(cgroup: str) -> dict[str, str]:
-    """Controller to path in its hierarchy, "" for version 2, of the text of /proc/self/cgroup (cgroups(7))."""
-    paths: dict[str, str] = {}
-    for line in cgroup.splitlines():
-        _, names, path = line.split(":", 2)
-        paths.update(dict.fromkeys(names.split(","), path))
-    return paths
-
-
-def own_folder(mounted: Mounted, path: str) -> Path | None:
-    """Where this process's group is seen; None where the mount does not show it (a container, another namespace)."""
-    pure = PurePosixPath(path)
-    if ".." in pure.parts or not pure.is_relative_to(mounted.root):
-        return None
-    return Path(mounted.point) / pure.relative_to(mounted.root)
 
 
 def settings(version: int, held: frozenset[str], resources: Resources, spare_pids: int) -> list[tuple[str, str, bool]]:
@@ -99,11 +39,11 @@ def settings(version: int, held: frozenset[str], resources: Resources, spare_pid
             lines += [("memory.limit_in_bytes", size, True), ("memory.memsw.limit_in_bytes", size, False)]
             lines += [("memory.swappiness", "0", False)]  # where the kernel does not count swap
     if "cpus" in held and resources.cpus is not None:
-        quota = str(max(_LEAST_QUOTA_US, round(resources.cpus * _PERIOD_US)))
+        quota = str(max(_LEAST_QUOTA_US, round(resources.cpus * PERIOD_US)))
         if version == 2:
-            lines.append(("cpu.max", f"{quota} {_PERIOD_US}", True))
+            lines.append(("cpu.max", f"{quota} {PERIOD_US}", True))
         else:  # refused where a group above has less, which then holds anyway
-            lines += [("cpu.cfs_period_us", str(_PERIOD_US), True), ("cpu.cfs_quota_us", quota, False)]
+            lines += [("cpu.cfs_period_us", str(PERIOD_US), True), ("cpu.cfs_quota_us", quota, False)]
     if "pids" in held and resources.pids is not None:
         lines.append(("pids.max", str(resources.pids + spare_pids), True))
     return lines
@@ -152,7 +92,7 @@ class Group:
     def add(self, pid: int) -> None:
         """Put a process into it, if it is not there, and with it all that it starts from now on. Raises OSError."""
         for folder in self._folders:
-            if pid not in _pids_in(folder):
+            if pid not in pids_in(folder):
                 (folder / "cgroup.procs").write_text(str(pid))
 
     def oom_kills(self) -> int:
@@ -165,7 +105,7 @@ class Group:
 
     def pids(self) -> set[int]:
         """The processes in it."""
-        return {pid for folder in self._folders for pid in _pids_in(folder)}
+        return {pid for folder in self._folders for pid in pids_in(folder)}
 
     def kill(self) -> None:
         """SIGKILL to every process in it; none of them is waited for.
@@ -180,7 +120,7 @@ class Group:
                 left.append(folder)
         stopped: set[int] = set()
         for _ in range(_ROUNDS):
-            new = {pid for folder in left for pid in _pids_in(folder)} - stopped
+            new = {pid for folder in left for pid in pids_in(folder)} - stopped
             if not new:
                 break
             stopped |= new
@@ -209,39 +149,14 @@ class CgroupHome:
         self.places = tuple(places)
         self.missing = dict(missing)
         self.enforced = frozenset[str]().union(*(place.resources for place in self.places))
-        self._owned = f"connector-{_pid_namespace()}-{os.getpid()}-{_started(os.getpid())}"
+        owner = this_owner()
+        self._owned = f"connector-{owner.namespace}-{owner.pid}-{owner.started}"
         self._ready: set[Place] = set()
 
     @classmethod
     def find(cls) -> CgroupHome:
-        """Look where groups can be made. Reads a few files, changes nothing, raises nothing."""
-        places: list[Place] = []
-        missing: dict[str, str] = {}
-        try:
-            mounts = hierarchies(Path("/proc/self/mountinfo").read_text())
-            paths = own_paths(Path("/proc/self/cgroup").read_text())
-        except OSError as error:
-            return cls((), dict.fromkeys(CONTROLLERS, f"/proc cannot be read: {error.strerror}"))
-        wanted = set(CONTROLLERS)
-        for mounted in mounts:
-            held = frozenset(name for name in wanted if CONTROLLERS[name] in mounted.controllers)
-            if mounted.version == 1 and held:
-                wanted -= held
-                path = next((paths[name] for name in mounted.controllers if name in paths), "/")
-                folder = own_folder(mounted, path) or Path(mounted.point)
-                if may_make_groups(folder):
-                    places.append(Place(1, folder, held))
-                else:
-                    missing.update(dict.fromkeys(held, _why_not(folder)))
-        for mounted in mounts if wanted else ():
-            if mounted.version == 2:
-                place, why = search(mounted, paths.get("", "/"), frozenset(wanted))
-                places += [place] if place is not None else []
-                missing.update((name, why) for name in wanted - (place.resources if place else frozenset()))
-                break
-        else:
-            missing.update(dict.fromkeys(wanted, "the kernel shows no control group hierarchy for it"))
-        return cls(places, missing)
+        """Look where groups can be made. Changes nothing, raises nothing."""
+        return cls(*find_places())
 
     def make(self, name: str, resources: Resources, *, spare_pids: int) -> Group | None:
         """A group of that name with those limits, empty; None when it holds nothing of what is asked for.
@@ -266,11 +181,11 @@ class CgroupHome:
 
     def sweep(self) -> int:
         """Take away the empty groups that dead runners of this PID namespace have left; how many runners those were."""
-        swept = 0
+        swept, here = 0, this_owner().namespace
         for place in self.places:
             for folder in _folders_in(place.folder):
                 match = _OWNED.fullmatch(folder.name)
-                if match is None or int(match[1]) != _pid_namespace() or _started(int(match[2])) == int(match[3]):
+                if match is None or int(match[1]) != here or started(int(match[2])) == int(match[3]):
                     continue
                 for child in _folders_in(folder):
                     _rmdir(child)
@@ -300,78 +215,6 @@ class CgroupHome:
         return owned
 
 
-def search(mounted: Mounted, path: str, wanted: frozenset[str]) -> tuple[Place | None, str]:
-    """The best place of a version 2 hierarchy for `wanted`, and why what it lacks is not there.
-
-    The group of this process itself, when it is alone in it, else the next one above where groups can be made; never
-    past a group with a limit of its own, which would not hold for what is started then.
-    """
-    folder = own_folder(mounted, path)
-    if folder is None:
-        return None, f"its control group is not shown below {mounted.point}"
-    best: Place | None = None
-    why = ""
-    while True:
-        place = _place_in(folder, wanted)
-        if place is not None and (best is None or len(place.resources) > len(best.resources)):
-            best = place
-        if best is not None and best.resources == wanted:
-            return best, ""
-        why = why or _why_not(folder)
-        if folder == Path(mounted.point) or not _unlimited(folder):
-            break
-        folder = folder.parent
-    return best, why if best is None else f"{best.folder} has no such controller to give"
-
-
-def _place_in(folder: Path, wanted: frozenset[str]) -> Place | None:
-    if not may_make_groups(folder) or _words(folder / "cgroup.type", "domain") != {"domain"}:
-        return None
-    there = _words(folder / "cgroup.controllers")
-    enabled = _words(folder / "cgroup.subtree_control")
-    held = frozenset(name for name in wanted if CONTROLLERS[name] in there)
-    enable = frozenset(CONTROLLERS[name] for name in held) - enabled
-    if not held:
-        return None
-    inside = _pids_in(folder)
-    if not enable or not inside or not (folder / "cgroup.type").exists():  # the real root may have processes
-        return Place(2, folder, held, enable)
-    if inside == {os.getpid()}:
-        return Place(2, folder, held, enable, leaf=True)
-    given = frozenset(name for name in held if CONTROLLERS[name] in enabled)
-    return Place(2, folder, given) if given else None
-
-
-def may_make_groups(folder: Path) -> bool:
-    """Whether this process may make groups in it and put processes into those (the file checks of cgroups(7))."""
-    files = [folder / "cgroup.procs"]
-    files += [folder / "cgroup.subtree_control"] if (folder / "cgroup.subtree_control").exists() else []
-    return os.access(folder, os.W_OK | os.X_OK) and all(os.access(file, os.W_OK) for file in files)
-
-
-def _why_not(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"{folder} is not there"
-    if may_make_groups(folder):
-        return f"other processes are in the runner's own control group {folder}"
-    try:
-        read_only = bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
-    except OSError:
-        read_only = False
-    return f"{folder} is mounted read-only" if read_only else f"{folder} cannot be written by this user"
-
-
-def _unlimited(folder: Path) -> bool:
-    return all(_words(folder / name, "max") <= {"max", str(_PERIOD_US)} for name in ("memory.max", "cpu.max"))
-
-
-def _words(file: Path, missing: str = "") -> set[str]:
-    try:
-        return set(file.read_text().split())
-    except OSError:
-        return set(missing.split())
-
-
 def _write_settings(folder: Path, lines: Iterable[tuple[str, str, bool]]) -> None:
     for name, value, must in lines:
         try:
@@ -383,14 +226,6 @@ def _write_settings(folder: Path, lines: Iterable[tuple[str, str, bool]]) -> Non
 
 def _enable(folder: Path, controllers: frozenset[str]) -> None:
     (folder / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in sorted(controllers)))
-
-
-def _pids_in(folder: Path) -> set[int]:
-    """The processes in a group; 0 stands for those of another PID namespace."""
-    try:
-        return {int(word) for word in (folder / "cgroup.procs").read_text().split()}
-    except OSError:
-        return set()
 
 
 def _send(pids: Iterable[int], number: int) -> None:
@@ -415,15 +250,3 @@ def _rmdir(folder: Path) -> bool:
     except OSError as error:
         return error.errno == errno.ENOENT
     return True
-
-
-def _pid_namespace() -> int:
-    return Path("/proc/self/ns/pid").stat().st_ino
-
-
-def _started(pid: int) -> int:
-    """When it was started, in clock ticks after the boot (proc(5)); 0 when it is not there."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except OSError:
-        return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from collections.abc import Iterable
@@ -11,15 +10,18 @@ from runner.plan.containers import User
 
 
 def open_to(descriptors: Iterable[int], user: User | None) -> None:
-    """Let the user of a container open the pipes that it gets again, by /dev/fd (facts: else EACCES).
+    """Let the program's user open the pipes that it gets again, by /dev/fd (else EACCES).
 
-    `user` None: it may be anybody.
+    `user` None: it may be anybody. What belongs to another program's user is opened to both.
     """
     for descriptor in descriptors:
-        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        about = os.fstat(descriptor)
+        if not stat.S_ISFIFO(about.st_mode):
             continue
-        if user is not None:
-            with contextlib.suppress(PermissionError):
+        if user is not None and about.st_uid in {os.geteuid(), user.uid}:
+            try:
                 os.fchown(descriptor, user.uid, user.gid)
                 continue
+            except PermissionError:  # no root, or one without the capability for it
+                pass
         os.fchmod(descriptor, 0o666)

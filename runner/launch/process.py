@@ -14,7 +14,8 @@ from typing import ClassVar
 from runner.errors import MachineError
 from runner.events import Exited, Warned
 from runner.launch.base import Handle, LaunchContext, Launcher, LaunchRequest
-from runner.launch.cgroup import CONTROLLERS, CgroupHome, Group
+from runner.launch.cgroup import CgroupHome, Group
+from runner.launch.cgroup_places import CONTROLLERS
 from runner.launch.endpoints import EndpointFolder, EndpointFolders
 from runner.launch.shim.locate import shim_path
 from runner.launch.shim_client import Job, ShimConnection

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from importlib import import_module
 
-from runner.errors import RunnerError
 from runner.events import Warned
 from runner.launch.base import Handle, LaunchContext, Launcher
 from runner.plan.limits import asked
+from runner.plugged import plugged
 from runner.spec.model import Home, Processor
 
 ENTRY_POINT_GROUP = "connector.launchers"
@@ -28,20 +27,12 @@ _OWN = (Home.PROCESS, Home.SANDBOX)
 def launcher_kind(name: str) -> Callable[[LaunchContext], Launcher]:
     """What makes the launcher of that home: built in, or brought by an installed package as entry point.
 
-    Raises RunnerError when there is none.
+    Raises RunnerError when there is none that can be loaded.
     """
-    if name in _BUILT_IN:
-        module, attribute = _BUILT_IN[name]
-        kind: Callable[[LaunchContext], Launcher] = getattr(import_module(module), attribute)
-        return kind
-    from importlib.metadata import entry_points  # 20 ms that the built-in ones do not need
-
-    found = entry_points(group=ENTRY_POINT_GROUP)
-    if name not in found.names:
-        known = ", ".join(f'"{each}"' for each in sorted({*_BUILT_IN, *found.names}))
-        raise RunnerError(f'there is no launcher "{name}"', remedy=f"known homes: {known}")
-    loaded: Callable[[LaunchContext], Launcher] = found[name].load()
-    return loaded
+    kind: Callable[[LaunchContext], Launcher] = plugged(
+        name, _BUILT_IN, ENTRY_POINT_GROUP, what="launcher", those="homes"
+    )
+    return kind
 
 
 class Homes:

@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import platform
 import resource
 import shutil
 import signal
 import socket
-import stat
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,15 +40,18 @@ from runner.launch.base import (
 )
 from runner.launch.endpoints import EndpointFolder
 from runner.launch.machine import gather_for
+from runner.launch.memory_files import memory_file, sealed_program
+from runner.launch.pipes import open_to
 from runner.launch.process import ProcessHandle, ProcessLauncher
+from runner.launch.reach import check_reach, look_around
 from runner.launch.shim_client import Job, ShimConnection
 from runner.launch.tree import descendants_of
+from runner.plan.containers import User
 from runner.plan.identity import instance_gid, instance_uid, usable_ids
 from runner.plan.limits import rlimits
 from runner.plan.restart import describe
 from runner.plan.tiers import requirement
 from runner.spec.model import Home, Processor
-from runner.spec.visible import SYSTEM_FOLDERS
 
 _SPARE_PIDS = 3  # the outer shim, bwrap, the inner shim
 _CHANNEL, _SHIM, _FIRST_FILE = 3, 4, 5
@@ -58,7 +59,6 @@ _LONGEST_SAID_BYTES = 4096
 _KILLED = 128 + signal.SIGKILL  # bwrap's exit status when PID 1 of its sandbox was killed
 _LONGEST_TRY_S = 20.0
 _MOST_BUILDS = 5  # of one start, while the machine's mounts come and go
-_MFD_EXEC = 0x10  # memfd_create(2), Linux 6.3
 _INSTALL = (
     "install it: apt install bubblewrap (Debian, Ubuntu), dnf install bubblewrap (Fedora), apk add bubblewrap (Alpine)"
 )
@@ -101,7 +101,7 @@ class SandboxHandle(Handle):
         directory = request.directory or "/"
         fresh = self._spec.untrusted or self._inner is None or self._inner.lost
         if self._identity.given:
-            _hand_over(request.ports.values(), self._identity)
+            open_to(request.ports.values(), User(self._identity.uid, self._identity.gid))
         environment = self._environment(request.env)
         if self._endpoints is not None:
             environment |= self._endpoints.listen(request.endpoints)
@@ -231,9 +231,9 @@ class SandboxHandle(Handle):
             made = bubblewrap.made_files(self._identity.uid, self._identity.gid, self._spec.name)
             for number, (place, text) in enumerate(made.items(), _FIRST_FILE):
                 files[place] = number
-                ports[number] = _closed_after(stack, _memfd(text.encode()))
+                ports[number] = _closed_after(stack, memory_file("connector-file", [text.encode()]))
             seccomp = _FIRST_FILE + len(made)
-            ports[seccomp] = _closed_after(stack, _memfd(self._launcher.filter))
+            ports[seccomp] = _closed_after(stack, memory_file("connector-file", [self._launcher.filter]))
         return bubblewrap.Wall(
             bwrap=self._launcher.bwrap,
             hostname=self._spec.name,
@@ -292,7 +292,7 @@ class SandboxLauncher(Launcher):
     @cached_property
     def shim(self) -> int:
         """A descriptor of the shim's program: a sealed copy in memory, which no sandbox could write to."""
-        return _sealed(self._processes.shim)
+        return sealed_program(self._processes.shim)
 
     @cached_property
     def filter(self) -> bytes:
@@ -311,8 +311,9 @@ class SandboxLauncher(Launcher):
         self._look()
         kinds: dict[tuple[bool, bool], Processor] = {}
         for spec in specs:
-            if spec.untrusted:
-                _check_reach(spec, self._identity(spec, 1))
+            identity = self._identity(spec, 1)
+            if identity.given:
+                check_reach(spec, identity.uid, identity.gid)
             kinds.setdefault((spec.untrusted, spec.network == "none"), spec)
         for spec in kinds.values():
             await self._try(spec)
@@ -384,104 +385,6 @@ class SandboxLauncher(Launcher):
         finally:
             os.close(null)
             await handle.close()
-
-
-def look_around() -> bubblewrap.System:
-    """What of this machine's files there is to show to what is not trusted."""
-    links = {folder: str(Path(folder).readlink()) for folder in SYSTEM_FOLDERS if Path(folder).is_symlink()}
-    folders = tuple(folder for folder in SYSTEM_FOLDERS if folder not in links and Path(folder).is_dir())
-    etc = Path("/etc")
-    if (etc / "localtime").is_symlink():
-        links["/etc/localtime"] = str((etc / "localtime").readlink())
-    named = [etc / name for name in bubblewrap.ETC]
-    found = [path for path in [*named, *sorted(etc.glob("java*"))] if unreachable(path, -1, -1) is None]
-    return bubblewrap.System(links, folders, tuple(map(str, found)))
-
-
-def unreachable(path: Path, uid: int, gid: int, *, writable: bool = False) -> str | None:
-    """Why a user cannot use the file or folder at `path`, with the mode of what is in the way; None: nothing is.
-
-    -1 stands for a user that owns nothing. Access control lists are not looked at: what has one is let pass.
-    """
-    try:
-        real = path.resolve(strict=True)
-        for folder in reversed(real.parents):
-            if not _may(folder, uid, gid, 1):
-                return f"the folder {folder} ({stat.filemode(folder.stat().st_mode)}) is closed to it"
-        needed = (5 if real.is_dir() else 4) | (2 if writable else 0)
-        if _may(real, uid, gid, needed):
-            return None
-        what = "cannot write to" if writable and _may(real, uid, gid, needed & ~2) else "cannot read"
-        return f"it {what} {real} ({stat.filemode(real.stat().st_mode)})"
-    except OSError as error:
-        return f"{error.filename or path}: {error.strerror}"
-
-
-def _may(path: Path, uid: int, gid: int, needed: int) -> bool:
-    about = path.stat()
-    shift = 6 if about.st_uid == uid else 3 if about.st_gid == gid else 0
-    if about.st_mode >> shift & needed == needed:
-        return True
-    try:
-        return "system.posix_acl_access" in os.listxattr(path)
-    except OSError:
-        return False
-
-
-def _check_reach(spec: Processor, identity: Identity) -> None:
-    """Raises MachineError for what is to be mounted and cannot be reached by the processor's own user."""
-    if not identity.given:
-        return
-    wanted = [(mount.source, mount.writable) for mount in spec.mounts]
-    wanted += [] if spec.template is None else [(spec.template, False)]
-    for source, writable in wanted:
-        why = unreachable(source, identity.uid, identity.gid, writable=writable)
-        if why is not None:
-            right = "chmod o+rwX" if writable else "chmod o+rX"
-            raise MachineError(
-                f"{source} cannot be mounted for an untrusted processor, whose user is {identity.uid}: {why}",
-                where=spec.name,
-                remedy=f"open it ({right}) or put what is needed into a folder that is open",
-            )
-
-
-def _hand_over(descriptors: Iterable[int], identity: Identity) -> None:
-    """Make pipes openable by their path for the program's user; what belongs to another program's user, for both."""
-    for descriptor in descriptors:
-        about = os.fstat(descriptor)
-        if not stat.S_ISFIFO(about.st_mode):
-            continue
-        try:
-            shared = about.st_uid not in {os.geteuid(), identity.uid}
-            if not shared:
-                os.fchown(descriptor, identity.uid, identity.gid)
-        except PermissionError:  # a root without the capability for it
-            shared = True
-        if shared:
-            os.fchmod(descriptor, 0o666)
-
-
-def _memfd(data: bytes) -> int:
-    descriptor = os.memfd_create("connector-file", os.MFD_CLOEXEC)
-    os.write(descriptor, data)  # far less than a write takes at once
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    return descriptor
-
-
-def _sealed(program: str) -> int:
-    """The file itself where the kernel lets nobody execute memory (the sysctl vm.memfd_noexec)."""
-    for flags in (_MFD_EXEC, 0):
-        with contextlib.suppress(OSError):
-            copy = os.memfd_create("connector-shim", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | flags)
-            with open(copy, "wb", closefd=False) as file:
-                file.write(Path(program).read_bytes())
-            fcntl.fcntl(
-                copy,
-                fcntl.F_ADD_SEALS,
-                fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL,
-            )
-            return copy
-    return os.open(program, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _closed_after(stack: contextlib.ExitStack, descriptor: int) -> int:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from runner.errors import BugError, LaunchError, MachineError
 from runner.events import Exited, Usage
 from runner.launch.base import ShimLostError
+from runner.launch.memory_files import memory_file
 
 _MAGIC = 0x314A4E43
 _HEADER = struct.Struct("<IIiiIIII")
@@ -93,19 +94,6 @@ def encode_job(job: Job) -> bytes:
             b"".join(os.fsencode(text) + b"\0" for text in strings),
         )
     )
-
-
-def _memfd(data: bytes) -> int:
-    descriptor = os.memfd_create("connector-job", os.MFD_CLOEXEC)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 class ShimConnection:
@@ -198,7 +186,7 @@ class ShimConnection:
         self._end()
 
     def _send_job(self, packet: bytes, job: Job) -> None:
-        memory = _memfd(encode_job(job))
+        memory = memory_file("connector-job", [encode_job(job)])
         try:
             socket.send_fds(self._socket, [packet], [memory, *job.ports.values()], socket.MSG_NOSIGNAL)
         except OSError as error:

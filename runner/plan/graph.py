@@ -1,51 +1,13 @@
-"""A pipeline as a graph: its order, its shapes, and pictures of it."""
+"""Pictures of a pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from runner.spec import topology
 from runner.spec.model import Channel, Contract, OnFull, Pipeline, Port, Processor
-from runner.spec.topology import Cycle, Diamond, Edge
 from runner.units import format_size
 
 DEFAULT_CAPACITY_BYTES = Channel("default").capacity_bytes
-
-
-def edges(pipeline: Pipeline) -> list[Edge]:
-    """Every way from one processor to another, channel by channel."""
-    return [
-        Edge(writer, channel.name, reader, port.name)
-        for channel in pipeline.channels.values()
-        for writer in channel.writers
-        for reader in channel.readers
-        for port in pipeline.processors[reader].reads
-        if channel.name in port.channels
-    ]
-
-
-def _graph(pipeline: Pipeline) -> dict[str, list[Edge]]:
-    return topology.outgoing(pipeline.processors, edges(pipeline))
-
-
-def sources(pipeline: Pipeline) -> list[str]:
-    """The processors that read nothing, in the order of the file."""
-    return [name for name, processor in pipeline.processors.items() if processor.is_source]
-
-
-def topological_order(pipeline: Pipeline) -> list[str]:
-    """The processors, writers before readers; those on cycles, and what only they feed, are left out."""
-    return topology.in_order(_graph(pipeline))
-
-
-def cycles(pipeline: Pipeline) -> list[Cycle]:
-    """Processors that feed themselves; empty for a pipeline that was loaded."""
-    return topology.cycles(_graph(pipeline))
-
-
-def diamonds(pipeline: Pipeline) -> list[Diamond]:
-    """Ways that part at one processor and meet again at another."""
-    return topology.diamonds(_graph(pipeline))
 
 
 def to_mermaid(pipeline: Pipeline) -> str:

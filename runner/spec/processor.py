@@ -110,45 +110,30 @@ class _Resolver:
         self._search_path: str | None = None
 
     def resolved(self) -> Resolved:
-        document = self._document
         self._check_way()
-        env = dict(document.env) if document.env is not UNSET else {}
-        written_secrets = dict(document.secrets) if document.secrets is not UNSET and not self._elsewhere else {}
-        secrets = secrets_of(self._scope, written_secrets, self._around.env, self._folder_of)
-        check_variables(self._scope, env, secrets)
-        check_param_sizes(self._scope, self._params)
+        env, secrets = self._variables()
         self._search_path = {**self._around.env, **env, **secrets}.get("PATH")
-        command = self._own_command()
-        place = self._placement
-        entrypoint = self._entrypoint()
-        if place.attached and command == () and not entrypoint and not self._elsewhere:
-            self._scope.error(
-                (),
-                "what runs in its container is not known here: a sidecar does not look at images",
-                'write command = ["…"], with the words of its entrypoint',
-                at="key",
-            )
-        mounts = () if self._elsewhere else place.mounts(self._folder_of)
-        if command is not None and self._runs_in is not None and place.walled_command and not self._elsewhere:
-            check_visible(
-                self._scope,
-                ("command",),
-                command,
-                directory=self._runs_in,
-                search_path=self._search_path,
-                template=self._template.folder if self._template is not None else None,
-                mounts=mounts,
-            )
+        command, entrypoint = self._own_command(), self._entrypoint()
+        mounts = () if self._elsewhere else self._placement.mounts(self._folder_of)
+        if not self._elsewhere:
+            self._check_known(command, entrypoint)
+            self._check_visible(command, mounts)
+        processor = self._model(command, entrypoint, mounts, env, secrets)
+        declared = self._template.ports if self._template is not None else {}
+        return Resolved(processor, self._scope, self._written, declared)
+
+    def _model(
+        self,
+        command: tuple[str, ...] | None,
+        entrypoint: tuple[str, ...] | None,
+        mounts: tuple[model.Mount, ...],
+        env: dict[str, str],
+        secrets: dict[str, str],
+    ) -> model.Processor:
+        document, place = self._document, self._placement
         reads, writes, codecs = self._ports()
-        if document.bridge == "zeromq" and document.contract == "stream":
-            reads = with_codec(reads, "zeromq-no-empty" if document.end == "empty" else "zeromq")
-            writes = with_codec(writes, "zeromq")
         contract = model.Contract(document.contract)
-        restart = restart_policy(document.restart)
-        check_backoff(self._scope, restart)
-        if not reads and document.resume == "none" and "restart" not in self._written:
-            restart = model.RestartPolicy("never", restart.backoff, restart.limit, restart.reset_after_s)
-        processor = model.Processor(
+        return model.Processor(
             name=self._name,
             command=command if command is not None else (self._name,),
             directory=self._runs_in,
@@ -176,7 +161,7 @@ class _Resolver:
             guard=guard_of(self._scope, document.guard),
             bridge=document.bridge,
             end=document.end if document.end is not UNSET else "signal",
-            restart=restart,
+            restart=self._restart(is_source=not reads),
             stop=stop_policy(document.stop if document.stop is not UNSET else StopDocument()),
             ready=self._probe("ready", document.ready),
             live=self._probe("live", document.live),
@@ -189,8 +174,48 @@ class _Resolver:
             secrets=secrets,
             secret_params=frozenset(name for name, secret in self._declared.items() if secret),
         )
-        declared = self._template.ports if self._template is not None else {}
-        return Resolved(processor, self._scope, self._written, declared)
+
+    def _variables(self) -> tuple[dict[str, str], dict[str, str]]:
+        """What goes into its environment: (its variables, its secrets); with its params they have to fit."""
+        document = self._document
+        env = dict(document.env) if document.env is not UNSET else {}
+        written = dict(document.secrets) if document.secrets is not UNSET and not self._elsewhere else {}
+        secrets = secrets_of(self._scope, written, self._around.env, self._folder_of)
+        check_variables(self._scope, env, secrets)
+        check_param_sizes(self._scope, self._params)
+        return env, secrets
+
+    def _check_known(self, command: tuple[str, ...] | None, entrypoint: tuple[str, ...] | None) -> None:
+        """A container that others start needs its words written: nobody looks at its image here."""
+        if self._placement.attached and command == () and not entrypoint:
+            self._scope.error(
+                (),
+                "what runs in its container is not known here: a sidecar does not look at images",
+                'write command = ["…"], with the words of its entrypoint',
+                at="key",
+            )
+
+    def _check_visible(self, command: tuple[str, ...] | None, mounts: tuple[model.Mount, ...]) -> None:
+        """Whether a command that is walled off will see its own program."""
+        if command is not None and self._runs_in is not None and self._placement.walled_command:
+            check_visible(
+                self._scope,
+                ("command",),
+                command,
+                directory=self._runs_in,
+                search_path=self._search_path,
+                template=self._template.folder if self._template is not None else None,
+                mounts=mounts,
+            )
+
+    def _restart(self, *, is_source: bool) -> model.RestartPolicy:
+        """Its policy; a source that cannot be resumed is not restarted."""
+        document = self._document
+        restart = restart_policy(document.restart)
+        check_backoff(self._scope, restart)
+        if is_source and document.resume == "none" and "restart" not in self._written:
+            return model.RestartPolicy("never", restart.backoff, restart.limit, restart.reset_after_s)
+        return restart
 
     def _probe(self, name: str, document: ReadyDocument | LiveDocument | UnsetType) -> model.Check | None:
         """`ready` or `live`; None where it was not written, or has errors (that the walk may have told already)."""
@@ -298,6 +323,9 @@ class _Resolver:
             codecs.of("writes", "stdout")
         if not self._around.walked.is_spoiled("processors", self._name):
             codecs.check()
+        if self._document.bridge == "zeromq" and self._document.contract == "stream":
+            reads = with_codec(reads, "zeromq-no-empty" if self._document.end == "empty" else "zeromq")
+            writes = with_codec(writes, "zeromq")
         return reads, writes, codecs
 
     def _in_flight(self) -> model.InFlight:

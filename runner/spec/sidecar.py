@@ -16,7 +16,7 @@ from msgspec.json import decode
 from msgspec.structs import replace
 
 from runner.errors import Problem, SpecError
-from runner.spec.findings import Source, listed, show
+from runner.spec.findings import Source, listed, show, show_path
 from runner.spec.interpolate import Interpolated
 from runner.spec.load import LoadedPipeline, load_source
 from runner.spec.model import Home
@@ -55,7 +55,30 @@ VARIABLES: dict[str, Words] = {
 }
 """What may be said by the environment, beside CONNECTOR_READS and CONNECTOR_WRITES (and CONNECTOR_READS_PORT)."""
 _PREFIX = "CONNECTOR_"
-_GIVEN = {"CONNECTOR_PIPELINE", "CONNECTOR_INSTANCE", "CONNECTOR_ATTEMPT", "CONNECTOR_RUN", "CONNECTOR_WRITTEN"}
+_OTHERS = (
+    "CONNECTOR_FILE",
+    "CONNECTOR_CONFIG",
+    "CONNECTOR_RUNNER",
+    "CONNECTOR_BRIDGES",
+    "CONNECTOR_STATE_DIR",
+    "CONNECTOR_HEALTH",
+)
+"""What the command itself looks at."""
+_GIVEN = (
+    "CONNECTOR_PIPELINE",
+    "CONNECTOR_INSTANCE",
+    "CONNECTOR_ATTEMPT",
+    "CONNECTOR_RUN",
+    "CONNECTOR_WRITTEN",
+    "CONNECTOR_PARAMS",
+    "CONNECTOR_BATCH",
+    "CONNECTOR_BATCH_CHANNEL",
+    "CONNECTOR_BATCH_FILE",
+    "CONNECTOR_STATE_FILE",
+    "CONNECTOR_PROTOCOL",
+    "CONNECTOR_ENDPOINT",
+)
+_GIVEN_BY_NAME = ("CONNECTOR_PARAM_", "CONNECTOR_READER_", "CONNECTOR_WRITER_", "CONNECTOR_WRITTEN_")
 """What a runner gives its programs, of which one may be a sidecar."""
 _SIDES = ("reads", "writes")
 _OWN = {"name", "drain", "processor", *_SIDES}
@@ -87,17 +110,6 @@ _QUERY = ("channel", "listen", "insecure", *_CHANNEL, *_TLS)
 _LONGEST_NAME = 63
 
 
-_OTHERS = (
-    "CONNECTOR_FILE",
-    "CONNECTOR_CONFIG",
-    "CONNECTOR_RUNNER",
-    "CONNECTOR_BRIDGES",
-    "CONNECTOR_STATE_DIR",
-    "CONNECTOR_HEALTH",
-)
-"""What the command itself looks at."""
-
-
 class Said(Struct, frozen=True):
     """What was said, as the words of a sidecar.toml. `variables`: which of them came from which variable."""
 
@@ -124,6 +136,11 @@ def from_environment(env: Mapping[str, str], folder: Path) -> Said:
     return Said(Source("the environment", data), folder, variables)
 
 
+def channels_said(env: Mapping[str, str]) -> list[str]:
+    """The variables by which `env` says what is read and written."""
+    return [variable for variable, words in _said_by(env) if words[0] in _SIDES]
+
+
 def _refuse_misspelled(env: Mapping[str, str]) -> None:
     """Others may have variables of that kind, as Kubernetes has for a service of the name; so only near misses."""
     known = (*VARIABLES, *_OTHERS, "CONNECTOR_READS", "CONNECTOR_WRITES")
@@ -132,7 +149,7 @@ def _refuse_misspelled(env: Mapping[str, str]) -> None:
     for variable in env:
         if not variable.startswith(_PREFIX) or variable in known or variable in _GIVEN:
             continue
-        if variable.startswith(("CONNECTOR_READS_", "CONNECTOR_WRITES_", "CONNECTOR_PARAM_", "CONNECTOR_TEST_")):
+        if variable.startswith(("CONNECTOR_READS_", "CONNECTOR_WRITES_", "CONNECTOR_TEST_", *_GIVEN_BY_NAME)):
             continue
         close = nearest(variable.removeprefix(_PREFIX), ends)
         if close is not None:
@@ -236,6 +253,9 @@ class _Maker:
         for word in table:
             self.origin["processors", name, word] = (word,)
         self.origin["processors", name] = ("processor",)
+        if not {"command", "entrypoint", "use"} & table.keys():
+            remedy = 'put a program behind --, or say what runs in its container: CONNECTOR_COMMAND, or command = ["…"]'
+            self._wrong((), "nothing says what to run", remedy)
         for side in _SIDES:
             if side in words:
                 table[side] = self._ports(side, words[side], name)
@@ -260,7 +280,7 @@ class _Maker:
     def placed(self, problem: Problem) -> Problem:
         """The same, said of the variable that it comes from."""
         for path, words in sorted(self.origin.items(), key=lambda pair: -len(pair[0])):
-            shown = ".".join(str(part) for part in path)
+            shown = show_path(path)
             if problem.key == shown or problem.key.startswith((f"{shown}.", f"{shown}[")):
                 begins = (each for given, each in self._said.variables.items() if given[: len(words)] == words)
                 variable = next(begins, None)

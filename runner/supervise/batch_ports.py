@@ -12,9 +12,9 @@ from runner.bridge.logs import InstanceLog
 from runner.bridge.outlet import Delivery
 from runner.codec.base import Codec
 from runner.errors import RunnerError
+from runner.launch.memory_files import sealed_file
 from runner.spec.model import BATCH_FILE, Processor
 from runner.supervise.ports import Ports, Shared
-from runner.supervise.sealed import sealed_file
 
 _STDIN, _FILE = 0, 3
 

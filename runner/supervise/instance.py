@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,12 +11,14 @@ from typing import TYPE_CHECKING
 from runner.bridge.inlet import Piece
 from runner.bridge.logs import InstanceLog
 from runner.channel.base import Reader
-from runner.errors import BugError, RunnerError
-from runner.events import Exited, InstanceState, ProcessorFailed, StateChanged
+from runner.errors import RunnerError
+from runner.events import Exited, InstanceState, ProcessorFailed
 from runner.launch.base import Handle, LaunchRequest
 from runner.plan.restart import Death, Decision, Next, decide
 from runner.supervise.attempt import Attempt, RunOutcome
+from runner.supervise.environment import environment
 from runner.supervise.health import Prober
+from runner.supervise.life import Life
 from runner.supervise.ports import Ports
 from runner.supervise.snapshot import ExitReport, InstanceReport
 from runner.supervise.suspects import Suspects
@@ -25,25 +26,6 @@ from runner.units import format_duration
 
 if TYPE_CHECKING:
     from runner.supervise.processor import ProcessorRun
-
-_STARTING, _RUNNING, _BACKOFF, _DRAINING, _STOPPING, _EXITED, _FAILED = (
-    InstanceState.STARTING,
-    InstanceState.RUNNING,
-    InstanceState.BACKOFF,
-    InstanceState.DRAINING,
-    InstanceState.STOPPING,
-    InstanceState.EXITED,
-    InstanceState.FAILED,
-)
-_LEGAL: dict[InstanceState, frozenset[InstanceState]] = {
-    _STARTING: frozenset({_RUNNING, _STOPPING, _BACKOFF, _EXITED, _FAILED}),
-    _RUNNING: frozenset({_DRAINING, _STOPPING, _BACKOFF, _EXITED, _FAILED}),
-    _DRAINING: frozenset({_STOPPING, _BACKOFF, _EXITED, _FAILED}),
-    _STOPPING: frozenset({_EXITED, _FAILED, _BACKOFF}),
-    _BACKOFF: frozenset({_STARTING, _EXITED, _FAILED}),
-    _EXITED: frozenset(),
-    _FAILED: frozenset(),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +46,6 @@ class Instance:
 
     def __init__(self, processor: ProcessorRun, replica: int) -> None:
         self.replica = replica
-        self.state = InstanceState.STARTING
-        self.cause = "not started yet"
         self.restarts = 0
         self.stray = 0
         self.attempt: Attempt | None = None
@@ -75,6 +55,7 @@ class Instance:
         self.log = InstanceLog(processor.bus, spec.name, replica, processor.clock, secrets)
         self._processor = processor
         self._spec = spec
+        self._life = Life(processor.bus, spec.name, replica)
         self._number = 0
         self._streak = 0
         self._delivered: dict[str, int] = {}
@@ -88,9 +69,19 @@ class Instance:
         self._suspects = Suspects(processor, self)
 
     @property
+    def state(self) -> InstanceState:
+        """Where it is in its life."""
+        return self._life.state
+
+    @property
+    def cause(self) -> str:
+        """Why it is there."""
+        return self._life.cause
+
+    @property
     def alive(self) -> bool:
         """Whether it has not ended for good."""
-        return self.state not in {_EXITED, _FAILED}
+        return not self._life.over
 
     @property
     def takes_more(self) -> bool:
@@ -114,25 +105,7 @@ class Instance:
         return (attempt.pid,) if attempt is not None and attempt.pid else ()
 
     def _become(self, new: InstanceState, cause: str, exited: Exited | None = None) -> None:
-        """The one door of the state."""
-        old = self.state
-        if new is old and not (new is _STARTING and self._number <= 1):
-            return
-        if new is not old and new not in _LEGAL[old]:
-            raise BugError(f"`{self._spec.name}` instance {self.replica} cannot go from {old} to {new}: {cause}")
-        self.state = new
-        self.cause = cause
-        self._processor.bus.emit(
-            StateChanged(
-                processor=self._spec.name,
-                replica=self.replica,
-                attempt=self._number,
-                old=old,
-                new=new,
-                cause=cause,
-                exited=exited,
-            )
-        )
+        self._life.become(new, cause, attempt=self._number, exited=exited)
 
     @property
     def idle(self) -> Idle | None:
@@ -163,8 +136,8 @@ class Instance:
             self._ended_early.set()
             attempt.break_off("nothing is left for it")
             return
-        if attempt.input_ended and self.state is _RUNNING:
-            self._become(_DRAINING, "its input has ended")
+        if attempt.input_ended and self.state is InstanceState.RUNNING:
+            self._become(InstanceState.DRAINING, "its input has ended")
             if self._spec.told_by_signal:
                 self._stop_cause = "its input has ended"
                 self._ended_early.set()
@@ -185,7 +158,7 @@ class Instance:
 
     def no_long_backoff(self) -> None:
         """In a stop, a restart that is further away than the grace period does not come."""
-        if self._processor.stopping and self.state is _BACKOFF:
+        if self._processor.stopping and self.state is InstanceState.BACKOFF:
             left_s = self._restart_s - asyncio.get_running_loop().time()
             if left_s > self._spec.stop.grace_s:
                 self._ended_early.set()
@@ -198,7 +171,7 @@ class Instance:
 
     def end_before_start(self, cause: str) -> None:
         """It is not started at all."""
-        self._become(_EXITED, cause)
+        self._become(InstanceState.EXITED, cause)
 
     # -- its life
 
@@ -214,7 +187,7 @@ class Instance:
                 if self._ended_early.is_set():
                     break
                 self._number += 1
-                self._become(_STARTING, "starting" if self._number == 1 else f"restart {self._number - 1}")
+                self._become(InstanceState.STARTING, "starting" if self._number == 1 else f"restart {self._number - 1}")
                 outcome = await self._run_once(handle)
                 exited = outcome.exited or Exited(None, None)
                 self._piped_out = await self._processor.pipe_readers_left(exited, self.ended_s or 0.0)
@@ -227,11 +200,13 @@ class Instance:
                 self.restarts += 1
                 self._streak += decision.after_s > 0
                 self._become(
-                    _BACKOFF, f"in {format_duration(decision.after_s)}, because: {decision.cause}", outcome.exited
+                    InstanceState.BACKOFF,
+                    f"in {format_duration(decision.after_s)}, because: {decision.cause}",
+                    outcome.exited,
                 )
                 await self._backoff(decision.after_s)
             why = "readers left" if self._processor.readers_left else "stopped"
-            self._become(_EXITED, f"{why} before it was started" + (" again" if self._number else ""))
+            self._become(InstanceState.EXITED, f"{why} before it was started" + (" again" if self._number else ""))
         finally:
             self._suspects.give_up()
             await handle.close()
@@ -263,7 +238,17 @@ class Instance:
         request = LaunchRequest(
             command=command,
             directory=None if spec.directory is None else str(spec.directory),
-            env=self._env(ports),
+            env={
+                **environment(
+                    spec,
+                    pipeline=processor.pipeline,
+                    run=processor.run_id,
+                    replica=self.replica,
+                    attempt=self._attempt_number,
+                    written=self._delivered,
+                ),
+                **ports.env,
+            },
             ports=ports.theirs,
             endpoints=ports.endpoints,
         )
@@ -293,35 +278,17 @@ class Instance:
         """Messages begin to flow."""
         self.log.watcher = None
         attempt = self.attempt
-        if attempt is not None and self.state is _STARTING:
+        if attempt is not None and self.state is InstanceState.STARTING:
             said = "" if self._spec.ready is None else ", ready"
             where = f" as process {attempt.pid}" if attempt.pid else ""
-            self._become(_RUNNING, f"running{where}{said}")
+            self._become(InstanceState.RUNNING, f"running{where}{said}")
             self.input_may_have_ended()
 
     def _asked(self) -> None:
         """It is being asked to end."""
-        self._become(_STOPPING, self._stop_cause or f"its grace period of {self._spec.stop.grace_s:g}s is over")
-
-    def _env(self, ports: Ports) -> dict[str, str]:
-        spec = self._spec
-        env = {**spec.env, **spec.secrets, **ports.env}
-        for name, value in spec.params.items():
-            text = value if isinstance(value, str) else json.dumps(value)
-            env[f"CONNECTOR_PARAM_{name.upper().replace('-', '_')}"] = text
-        if spec.params:
-            env["CONNECTOR_PARAMS"] = json.dumps(spec.params)
-        env["CONNECTOR_PIPELINE"] = self._processor.pipeline
-        env["CONNECTOR_PROCESSOR"] = spec.name
-        env["CONNECTOR_INSTANCE"] = str(self.replica)
-        env["CONNECTOR_ATTEMPT"] = str(self._attempt_number)
-        env["CONNECTOR_RUN"] = self._processor.run_id
-        env["CONNECTOR_WRITTEN"] = str(self._delivered.get("stdout", 0))
-        for port in spec.writes:
-            if port.name != "stdout":
-                name = port.name.upper().replace("-", "_")
-                env[f"CONNECTOR_WRITTEN_{name}"] = str(self._delivered.get(port.name, 0))
-        return env
+        self._become(
+            InstanceState.STOPPING, self._stop_cause or f"its grace period of {self._spec.stop.grace_s:g}s is over"
+        )
 
     @property
     def _attempt_number(self) -> int:
@@ -426,10 +393,10 @@ class Instance:
 
     def _end(self, decision: Decision, death: Death) -> None:
         if decision.next is Next.ENDED:
-            self._become(_EXITED, decision.cause, death.exited)
+            self._become(InstanceState.EXITED, decision.cause, death.exited)
             self._processor.inputs_moved()  # its place is for no other replica once nothing is left
             return
-        self._become(_FAILED, decision.cause, death.exited)
+        self._become(InstanceState.FAILED, decision.cause, death.exited)
         self._processor.bus.emit(
             ProcessorFailed(
                 processor=self._spec.name,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from runner.channel.base import Channel, Reader
+from runner.supervise.snapshot import ChannelReport, ReaderReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +57,23 @@ def imbalances(channels: Iterable[Channel], waiting: Callable[[Reader], int]) ->
             if came != went:
                 found.append(Imbalance(channel.name, reader.processor, came, went))
     return found
+
+
+def channel_report(channel: Channel, readers: Iterable[str]) -> ChannelReport:
+    """The account of a channel with these readers; its numbers are None where it is not counted."""
+    if not channel.counted:
+        nothing = ReaderReport(None, None, None, None, None, None, None)
+        return ChannelReport(channel.kind, None, None, dict.fromkeys(readers, nothing))
+    reports = {
+        reader.processor: ReaderReport(
+            carried=reader.account.carried,
+            replayed=reader.account.replayed,
+            acknowledged=reader.account.acknowledged,
+            dead=reader.account.dead,
+            dropped=reader.account.dropped,
+            indeterminate=reader.account.indeterminate,
+            unread=reader.account.unread,
+        )
+        for reader in channel.readers
+    }
+    return ChannelReport(channel.kind, channel.written, channel.refused, reports)

@@ -290,8 +290,7 @@ class Ports:
         if number is None:
             number = self._next_named
             self._next_named += 1
-            name = port.upper().replace("-", "_")
-            self.env[f"CONNECTOR_{kind}_{name}"] = f"/dev/fd/{number}"
+            self.env[sockets.variable(kind, port)] = f"/dev/fd/{number}"
         self.theirs[number] = descriptor
 
     def handed_over(self) -> None:

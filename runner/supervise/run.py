@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
 import resource
 import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from traceback import walk_tb
-from typing import Any
 
 from runner.channel.base import Channel, Outside, Reader
 from runner.clock import Clock, monotonic
-from runner.errors import EXIT_COMPLETED, EXIT_FAILED, BugError, MachineError
+from runner.errors import EXIT_COMPLETED, EXIT_FAILED, BugError
 from runner.events import Bus, RunEnded, RunStarted, RunStatus, RunStopping, Warned
 from runner.launch.base import LaunchContext
 from runner.launch.procstate import peak_rss_bytes
@@ -26,34 +22,27 @@ from runner.plan.image import with_images
 from runner.spec.model import Pipeline
 from runner.supervise.control import Control
 from runner.supervise.joining import Joiner, tell_each_other
-from runner.supervise.ledger import Disagreement, Imbalance, imbalances
+from runner.supervise.ledger import Disagreement, Imbalance, channel_report, imbalances
 from runner.supervise.letter_verbs import LetterVerbs
 from runner.supervise.letters import DeadLetters
+from runner.supervise.loop_errors import callback_errors, first_of, raise_from
 from runner.supervise.monitor import Monitor
 from runner.supervise.processor import ProcessorRun, Surroundings
 from runner.supervise.refusals import Refusals
 from runner.supervise.replay import Replays
-from runner.supervise.snapshot import (
-    ChannelReport,
-    ReaderReport,
-    RunReport,
-    RunSnapshot,
-    SupervisorReport,
-)
+from runner.supervise.shortages import make_room_for_descriptors, shortages
+from runner.supervise.snapshot import RunReport, RunSnapshot, SupervisorReport
 from runner.supervise.state import State, state_folder
-
-_DESCRIPTORS_EACH = 10
-_DESCRIPTORS_SPARE = 128
-_SHORTAGES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN}
 
 
 class Run:
     """One run. `exclusive`: this process belongs to the run alone (see `ProcessLauncher`).
 
-    `prepared`: every home is ready, so whoever is to connect to the runner can.
-
     `state_folder` (None: beside the file) is used where a channel is durable; `fresh` gives up what it holds. `bridges`
-    is where the folders of attached processors are.
+    is where the folders of attached processors are; `own_logs`: what their programs log is written into their
+    containers' own logs.
+
+    `prepared`: every home is ready, so whoever is to connect to the runner can.
 
     Raises ImageError and ContentError where nothing says how the image of a processor is made.
     """
@@ -139,44 +128,13 @@ class Run:
         Raises MachineError where this machine cannot do what is asked, BugError when the ledger does not balance or
         the runner broke a rule of its own; nothing of the run is left alive either way.
         """
-        _make_room_for_descriptors(self.pipeline)
-        homes = Homes(
-            LaunchContext(
-                self.id,
-                self.pipeline.name,
-                self._exclusive,
-                self.bus.emit,
-                stop=self.stop,
-                stopping=lambda: self.stopping is not None,
-                bridges=self._bridges,
-                own_logs=self._own_logs,
-            )
-        )
+        make_room_for_descriptors(self.pipeline)
+        homes = self._homes()
         self._started_s = self._clock()
         self.bus.emit(RunStarted(pipeline=self.pipeline.name, run=self.id, processors=tuple(self.pipeline.processors)))
         try:
-            self._open_state()
-            self._join(homes)
-            if self._state is not None:
-                self._state.begin(self.processors, self.bus)
-                self._replays.begin(self.bus)
-                self._state.watch(self._fail_at_once, self._room, self.bus)
-            if await self._prepared(homes):
-                self.prepared = True
-                await self._live()
-            else:
-                self._leave_all()
-            if self._state is not None:
-                await self._state.end(completed=self._status is RunStatus.COMPLETED)
-            if self._status is not RunStatus.STOPPED:
-                homes.tell_over(EXIT_COMPLETED if self._status is RunStatus.COMPLETED else EXIT_FAILED)
-        except OSError as error:
-            if error.errno in _SHORTAGES:
-                raise MachineError(
-                    f"this machine has no more to give: {os.strerror(error.errno or 0)}",
-                    remedy="raise this user's limits (ulimit -n, -u), or run fewer processors",
-                ) from error
-            raise
+            with shortages():
+                await self._through(homes)
         finally:
             if self._drain is not None:
                 self._drain.cancel()
@@ -188,7 +146,39 @@ class Run:
             self._ended_s = self._clock()
         return self._finish()
 
+    async def _through(self, homes: Homes) -> None:
+        """From its state, as an earlier run left it, to its end."""
+        self._open_state()
+        self._join(homes)
+        if self._state is not None:
+            self._state.begin(self.processors, self.bus)
+            self._replays.begin(self.bus)
+            self._state.watch(self._fail_at_once, self._room, self.bus)
+        if await self._prepared(homes):
+            self.prepared = True
+            await self._live()
+        else:
+            self._leave_all()
+        if self._state is not None:
+            await self._state.end(completed=self._status is RunStatus.COMPLETED)
+        if self._status is not RunStatus.STOPPED:
+            homes.tell_over(EXIT_COMPLETED if self._status is RunStatus.COMPLETED else EXIT_FAILED)
+
     # -- how it is made
+
+    def _homes(self) -> Homes:
+        return Homes(
+            LaunchContext(
+                self.id,
+                self.pipeline.name,
+                self._exclusive,
+                self.bus.emit,
+                stop=self.stop,
+                stopping=lambda: self.stopping is not None,
+                bridges=self._bridges,
+                own_logs=self._own_logs,
+            )
+        )
 
     def _join(self, homes: Homes) -> None:
         store = self._state.store if self._state is not None else None
@@ -259,10 +249,10 @@ class Run:
             self._clock,
             self._fail_ring,
         )
-        with _callback_errors() as broken, self._control() as control:
+        with callback_errors() as broken, self._control() as control:
             try:
                 async with asyncio.TaskGroup() as group:
-                    helpers = [group.create_task(monitor.watch()), group.create_task(_raise_from(broken))]
+                    helpers = [group.create_task(monitor.watch()), group.create_task(raise_from(broken))]
                     if control is not None:
                         helpers.append(group.create_task(control.serve()))
                     async with asyncio.TaskGroup() as living:
@@ -274,7 +264,7 @@ class Run:
                     for helper in helpers:
                         helper.cancel()
             except BaseExceptionGroup as group_error:
-                raise _first(group_error) from group_error
+                raise first_of(group_error) from group_error
 
     @contextlib.contextmanager
     def _control(self) -> Iterator[Control | None]:
@@ -364,80 +354,9 @@ class Run:
                 peak_rss_bytes=peak_rss_bytes(), cpu_s=round(usage.ru_utime + usage.ru_stime, 3)
             ),
             processors={name: processor.report() for name, processor in self.processors.items()},
-            channels={name: self._channel_report(name) for name in self.channels},
+            channels={
+                name: channel_report(channel, self.pipeline.channels[name].readers)
+                for name, channel in self.channels.items()
+            },
             dead_letters=self._letters.report(),
         )
-
-    def _channel_report(self, name: str) -> ChannelReport:
-        channel = self.channels[name]
-        if not channel.counted:
-            nothing = ReaderReport(None, None, None, None, None, None, None)
-            readers = dict.fromkeys(self.pipeline.channels[name].readers, nothing)
-            return ChannelReport(channel.kind, None, None, readers)
-        readers = {
-            reader.processor: ReaderReport(
-                carried=reader.account.carried,
-                replayed=reader.account.replayed,
-                acknowledged=reader.account.acknowledged,
-                dead=reader.account.dead,
-                dropped=reader.account.dropped,
-                indeterminate=reader.account.indeterminate,
-                unread=reader.account.unread,
-            )
-            for reader in channel.readers
-        }
-        return ChannelReport(channel.kind, channel.written, channel.refused, readers)
-
-
-@contextlib.contextmanager
-def _callback_errors() -> Iterator[asyncio.Future[None]]:
-    """A future that fails with the first error that a callback of the event loop raises."""
-    loop = asyncio.get_running_loop()
-    broken: asyncio.Future[None] = loop.create_future()
-    before = loop.get_exception_handler()
-
-    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if isinstance(error, BaseException) and "handle" in context and _is_ours(error) and not broken.done():
-            broken.set_exception(error)
-        elif before is not None:
-            before(loop, context)
-        else:
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(handle)
-    try:
-        yield broken
-    finally:
-        loop.set_exception_handler(before)
-        broken.cancel()
-        if not broken.cancelled():
-            broken.exception()  # somebody has seen it
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether it came through this package: a host's own errors are none of the run's."""
-    return any(frame.f_globals.get("__name__", "").startswith("runner.") for frame, _ in walk_tb(error.__traceback__))
-
-
-async def _raise_from(broken: asyncio.Future[None]) -> None:
-    await broken
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that a person should see: the first of a group, however deep."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def _make_room_for_descriptors(pipeline: Pipeline) -> None:
-    """Raise the soft limit of open files when the pipeline needs more of them."""
-    instances = sum(spec.replicas for spec in pipeline.processors.values())
-    needed = _DESCRIPTORS_SPARE + _DESCRIPTORS_EACH * instances
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < needed:
-        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

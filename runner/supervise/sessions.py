@@ -13,11 +13,11 @@ from runner.bridge.logs import InstanceLog
 from runner.bridge.outlet import Outlet
 from runner.bridge.states import KeptState
 from runner.bridge.step import Committer
+from runner.launch.memory_files import sealed_file
 from runner.protocol.frames import MOST_INLINE_STATE_BYTES, VERSION
 from runner.protocol.session import Session
 from runner.protocol.wire import STDIO, Wire
 from runner.spec.model import Processor, Resume
-from runner.supervise.sealed import sealed_file
 
 Made = TypeVar("Made", bound=Exchange)
 

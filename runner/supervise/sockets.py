@@ -9,6 +9,7 @@ from runner.bridge.outlet import Outlet
 from runner.bridge.zeromq.plain import Note, PullFeeder, PushCollector
 from runner.errors import RunnerError
 from runner.launch.base import TakeListener
+from runner.spec.command import env_word
 from runner.spec.model import Processor
 
 ENDPOINT = "CONNECTOR_ENDPOINT"
@@ -16,8 +17,8 @@ ENDPOINT = "CONNECTOR_ENDPOINT"
 
 
 def variable(kind: str, port: str) -> str:
-    """Where the endpoint of a port stands; `kind` is READER or WRITER."""
-    return f"CONNECTOR_{kind}_{port.upper().replace('-', '_')}"
+    """Where the path or the endpoint of a port stands; `kind` is READER or WRITER."""
+    return f"CONNECTOR_{kind}_{env_word(port)}"
 
 
 def open_plain(

@@ -11,8 +11,7 @@ import asyncio
 import copy
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import Phase, settings
@@ -23,93 +22,18 @@ from runner.channel.durable import DurableChannel, DurableReader
 from runner.codec.base import Batch
 from runner.codec.registry import codec_named
 from runner.spec.model import Channel as ChannelSpec
-from runner.store import Cursor, Store
+from runner.store import Store
+from tests.channel.durable_model import DEAD, DONE, LOST, OPEN, PAST, READ, TAKEN, Model, OnDisk, View, numbers_of
 
 CODECS = ["lines", "null", "length-prefixed"]
 CAPACITY_BYTES = 100
 MOST_READERS = 4
 STEPS = 8
 """So many callbacks belong to a run at least."""
-OPEN, TAKEN, DONE, READ, LOST, DEAD, PAST = "open", "taken", "done", "read", "lost", "dead", "past"
-OUTCOMES = {DONE, READ, LOST, DEAD, PAST}
-"""In a store a message that was read has an outcome already: nobody gets it again."""
 Taken = tuple[int, list[bytes]]
 
 payloads = st.binary(max_size=20).map(lambda data: data.replace(b"\n", b"n").replace(b"\0", b"0"))
 messages = st.lists(payloads, min_size=1, max_size=8)
-
-
-@dataclass
-class View:
-    """What has to be true of one reader: what became of each message, the first at 0."""
-
-    claims: bool
-    codec: str
-    fates: list[str] = field(default_factory=list)
-    left: bool = False
-    gone: bool = False
-    """It left for good."""
-
-    def numbers(self, fates: Iterable[str]) -> set[int]:
-        """The messages that one of these became of."""
-        wanted = set(fates)
-        return {number for number, fate in enumerate(self.fates, 1) if fate in wanted}
-
-    def set(self, number: int, count: int, fate: str) -> None:
-        """What becomes of so many from `number` on."""
-        self.fates[number - 1 : number - 1 + count] = [fate] * count
-
-
-@dataclass
-class Model:
-    """The whole. `written` counts also what was stored for nobody."""
-
-    views: dict[str, View]
-    sent: list[bytes] = field(default_factory=list)
-    answered: list[bytes] = field(default_factory=list)
-    written: int = 0
-    ended: bool = False
-
-
-@dataclass(frozen=True)
-class OnDisk:
-    """What a store has of it."""
-
-    last: int
-    answers: int
-    ended: bool
-    cursors: dict[str, Cursor]
-    first: int
-
-    @classmethod
-    def of(cls, store: Store) -> OnDisk:
-        """What is committed."""
-        ended = store.get("ends", b"c\0w") is not None
-        return cls(
-            store.state("c").last, store.state("d").last, ended, dict(store.readers("c")), store.state("c").first
-        )
-
-    def is_that_of(self, model: Model) -> bool:
-        """Whether this was committed at the moment of that model."""
-        if (self.last, self.answers, self.ended) != (len(model.sent), len(model.answered), model.ended):
-            return False
-        for name, view in model.views.items():
-            cursor = self.cursors.get(name)
-            if (cursor is None) != view.gone:
-                return False
-            if cursor is None:
-                continue
-            outcomes = set(range(1, self.last + 1)) - numbers_of(cursor.open_ranges(self.last))
-            if outcomes != view.numbers(OUTCOMES) or cursor.dead != len(view.numbers({DEAD})):
-                return False
-            if cursor.read != len(view.numbers({READ})):  # a program that goes on, or one that has ended
-                return False
-        return True
-
-
-def numbers_of(ranges: Iterable[tuple[int, int]]) -> set[int]:
-    """Each number in them."""
-    return {number for first, last in ranges for number in range(first, last + 1)}
 
 
 class DurableMachine(RuleBasedStateMachine):

@@ -172,6 +172,9 @@ SOAK = {
     ],
 }
 SOAK_KILLS = 50
+MESSAGES = 40_000
+SLOWLY = {"ROWS": str(MESSAGES), "PAGE": "10", "PAUSE_S": "0.15", "COUNT_TO": str(MESSAGES), "COUNT_PAUSE": "15"}
+"""There are some left at the last kill."""
 
 
 @pytest.mark.soak
@@ -181,13 +184,11 @@ SOAK_KILLS = 50
 )
 def test_soak_kills(images: None, tmp_path: Path, name: str, what: str, ways: Sequence[Kill]) -> None:
     del images
-    count = 40_000
-    slow = {"ROWS": str(count), "PAGE": "10", "PAUSE_S": "0.15", "COUNT_TO": str(count), "COUNT_PAUSE": "15"}
-    with project(name, tmp_path, **slow) as its:
+    with project(name, tmp_path, **SLOWLY) as its:
         its.up()
-        assert kill(its, SOAK_KILLS, ways, count) == SOAK_KILLS
+        assert kill(its, SOAK_KILLS, ways, MESSAGES) == SOAK_KILLS
         there = through(its)
         its.until_ended(*(["connector"] if name == "ingest" else ["connector-edge", "connector-centre"]), limit_s=900)
-        print(f"{name}: {SOAK_KILLS} kills ({what}), {there} of {count} messages through at the last one")
-        assert through(its) == count
-        assert name == "ingest" or squares(its) == [number**2 for number in range(1, count + 1)]
+        print(f"{name}: {SOAK_KILLS} kills ({what}), {there} of {MESSAGES} messages through at the last one")
+        assert through(its) == MESSAGES
+        assert name == "ingest" or squares(its) == [number**2 for number in range(1, MESSAGES + 1)]

@@ -25,8 +25,8 @@ from runner.codec.registry import codec_named
 from runner.spec.model import Channel as ChannelSpec
 from runner.spec.model import Durability, FileEnd, Network
 from runner.store.store import Store
+from tests.addresses import free_port
 from tests.certificates import authority, curve_keys
-from tests.faults.links import free_port
 
 LINKS = ("tcp", "tcp+tls", "websocket", "zeromq", "zeromq+curve")
 PLAIN = ("tcp+plain", "websocket+plain", "zeromq+plain")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,12 @@ import pytest
 from runner.channel.link.transport import Connection, DownError, RefusedError, Transport
 from runner.channel.link.transports import transport_for
 from runner.spec.model import Network
+from tests.addresses import free_port
 from tests.certificates import authority, curve_keys
 from tests.streams import gone
 
 KINDS = ("tcp", "tcp+tls", "websocket", "websocket+tls", "websocket+token", "zeromq", "zeromq+curve")
 MOST = 1 << 20
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def transports(kind: str, folder: Path, *, most: int = MOST) -> tuple[Transport, Transport]:

@@ -24,7 +24,7 @@ import pytest
 from runner.plan.graph import to_mermaid
 from runner.spec.load import load_file
 from runner.spec.schema import pipeline_schema, processor_schema
-from runner.supervise import instance
+from runner.supervise import life
 from tests.children.build import sink
 from tests.docs import pages
 from tests.docs.pages import PROJECT, SHELL, Block, anchors, blocks, every_block, name_of, prose
@@ -238,7 +238,7 @@ def test_pictures_are_of_a_known_kind(block: Block) -> None:
 def test_the_picture_of_states_is_what_the_door_allows() -> None:
     (picture,) = (block.text for block in blocks(DOCS / "concepts.md") if block.text.startswith("stateDiagram"))
     drawn = set(re.findall(r"(\w+) --> (\w+)", picture))
-    allowed = {(str(old), str(new)) for old, states in instance._LEGAL.items() for new in states}
+    allowed = {(str(old), str(new)) for old, states in life.LEGAL.items() for new in states}
     assert drawn == allowed
 
 

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 import tomli_w
 
+from tests.addresses import free_port
 from tests.e2e.connector import RUNNER, Result, Running, until
-from tests.e2e.test_runners import free_port
 from tests.launch.shims import Shims
 
 

@@ -10,23 +10,17 @@ from typing import Any
 import pytest
 
 from tests.children.build import script, sink, source
-from tests.conftest import need_image
-from tests.e2e.connector import PROJECT, PYTHON_IMAGE, Connector, chain
+from tests.e2e.connector import PROJECT, Connector, chain
 from tests.e2e.test_ends import numbers
 
 SWIFT = {"backoff": "0s", "limit": "1000 in 60s"}
 DURABLE = {name: {"kind": "durable", "durability": "process"} for name in ("c1", "c2")}
 
 
-@pytest.fixture(params=["process", "sandbox", pytest.param("container", marks=pytest.mark.engine)])
-def connector(request: pytest.FixtureRequest, tmp_path: Path) -> Connector:
-    """The command, with `middle` in each home: what a contract says holds in all of them."""
-    if request.param == "sandbox":
-        request.getfixturevalue("bubblewrap")
-    elif request.param == "container":
-        request.getfixturevalue("engine")
-        need_image(PYTHON_IMAGE)
-    return Connector(tmp_path, middle_home=request.param)
+@pytest.fixture
+def connector(in_each_home: Connector) -> Connector:
+    """What a contract says holds in all homes."""
+    return in_each_home
 
 
 def acknowledged(command: list[str], **more: Any) -> dict[str, Any]:

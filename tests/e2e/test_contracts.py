@@ -9,23 +9,16 @@ from typing import Any
 import pytest
 
 from tests.children.build import misbehave, sink, source
-from tests.conftest import need_image
-from tests.e2e.connector import PYTHON_IMAGE, Connector, chain
+from tests.e2e.connector import Connector, chain
 from tests.e2e.test_ends import numbers
 
-
-@pytest.fixture(params=["process", "sandbox", pytest.param("container", marks=pytest.mark.engine)])
-def connector(request: pytest.FixtureRequest, tmp_path: Path) -> Connector:
-    """The command, with `middle` in each home: what a contract says holds in all of them."""
-    if request.param == "sandbox":
-        request.getfixturevalue("bubblewrap")
-    elif request.param == "container":
-        request.getfixturevalue("engine")
-        need_image(PYTHON_IMAGE)
-    return Connector(tmp_path, middle_home=request.param)
-
-
 SWIFT = {"backoff": "0s", "limit": "1000 in 60s"}
+
+
+@pytest.fixture
+def connector(in_each_home: Connector) -> Connector:
+    """What a contract says holds in all homes."""
+    return in_each_home
 
 
 def one_to_one(command: list[str], **more: Any) -> dict[str, Any]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pty
-import pwd
 import re
 import resource
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +21,7 @@ import pytest
 
 from runner.plan.tiers import RESOURCES
 from tests.e2e.connector import PROJECT, RUNNER, TRACEBACK
+from tests.nobody import as_nobody
 
 PARTS = {"homes", "untrusted", "limits", "findings", "facts", "pipeline", "version", "runner", "best_tier"}
 SILENT_S = 3.0
@@ -53,26 +52,6 @@ def said(*arguments: str, code: int = 0, **given: Any) -> dict[str, Any]:
     assert done.returncode == code, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
-
-
-def as_nobody() -> tuple[str, ...]:
-    """The words that start something as nobody, or a skip."""
-    setpriv = shutil.which("setpriv")
-    if os.geteuid() != 0 or setpriv is None:
-        pytest.skip("only root can become nobody, by setpriv")
-    nobody = pwd.getpwnam("nobody").pw_uid
-    words = (setpriv, f"--reuid={nobody}", f"--regid={nobody}", "--clear-groups")
-    tried = subprocess.run(
-        [*words, sys.executable, "-B", "-c", "import runner"],
-        env={"PYTHONPATH": str(PROJECT)},
-        cwd="/",
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
-    if tried.returncode != 0:
-        pytest.skip("the user nobody cannot read this Python or this project")
-    return words
 
 
 # -- what it says
@@ -185,7 +164,7 @@ def test_the_docker_package_may_be_missing(tmp_path: Path) -> None:
 
 
 def test_nobody_gets_an_answer_too() -> None:
-    before = as_nobody()
+    before = as_nobody("runner")
     answer = said(before=before, environment={"HOME": "/nonexistent"})
     assert answer["facts"]["system"]["user"] == "nobody"
     assert answer["homes"]["process"]["works"]
@@ -270,7 +249,7 @@ def test_an_untrusted_processor_that_cannot_be_walled_off_is_named(tmp_path: Pat
 
 
 def test_limits_that_do_not_hold_are_named() -> None:
-    before = as_nobody()
+    before = as_nobody("runner")
     with tempfile.TemporaryDirectory() as folder:  # those of pytest are closed to others
         Path(folder).chmod(0o755)
         answer = said(pipeline(Path(folder), "resources = { cpus = 0.5 }"), before=before)

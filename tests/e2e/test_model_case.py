@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from tests.addresses import free_port
 from tests.e2e.connector import PROJECT, RUNNER, Running
-from tests.e2e.test_runners import KINDS, free_port
+from tests.e2e.test_runners import KINDS
 from tests.nats_server import NatsServer
 
 EXAMPLE = PROJECT / "examples" / "two-runners"

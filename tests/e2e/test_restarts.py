@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.addresses import free_port
 from tests.children.build import misbehave, sink, source
 from tests.children.messages import number_of, unframe
 from tests.e2e.connector import Connector, chain, kill_exactly, until
 from tests.e2e.test_contracts import SWIFT, one_to_one
 from tests.e2e.test_ends import numbers
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 def test_exit_75_means_later(connector: Connector, tmp_path: Path) -> None:

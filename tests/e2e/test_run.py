@@ -379,3 +379,10 @@ def test_what_is_not_there_yet_is_refused_by_name(connector: Connector, tmp_path
     assert result.code == 2, str(result)
     assert "runner" in result.stderr
     result.expect_no_traceback()
+
+
+def test_a_warning_of_the_file_is_one_line_that_says_so_once(connector: Connector) -> None:
+    result = connector.run({"processors": {"alone": {"command": ["true"]}}})
+    (line,) = (each for each in result.stderr.splitlines() if "neither reads nor writes" in each)
+    assert line.count("warning: ") == 1
+    assert line.endswith("processors.alone: neither reads nor writes a channel (its stdout is its log)")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.addresses import free_port
 from tests.certificates import authority, curve_keys
 from tests.children.build import sink, source
 from tests.e2e.connector import Connector, Result, Running, steady, until, wait_gone
@@ -23,13 +23,6 @@ KINDS = ("tcp", "websocket", "zeromq", "nats")
 COUNT = 20_000
 PATIENCE_S = 60.0
 """Two runners and their programs take long to start where much else runs."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def two(

@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.addresses import free_port
 from tests.children.build import script, sink, source
 from tests.e2e.connector import RUNNER, Connector, Running, until
 from tests.e2e.sidecar import Sidecar
 from tests.e2e.test_run import sent
-from tests.e2e.test_runners import free_port
 from tests.launch.shims import Shims
 from tests.nats_server import NatsServer
 
@@ -403,6 +404,37 @@ def test_a_file_and_a_command_do_not_go_together(tmp_path: Path) -> None:
     result = Connector(tmp_path).command("sidecar", "pipeline.toml", "--", "cat")
     assert result.code == 2
     assert "FILE says what runs" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "variables", "said"),
+    [
+        (["cat"], {}, "there is no file cat; a program stands behind --: connector sidecar -- cat"),
+        (["--changes", "x.toml", "--", "cat"], {"CONNECTOR_READS": "tcp://127.0.0.1:1"}, "--changes are laid over a"),
+        (["--write-config", "x.toml", "pipeline.toml"], {}, "leave FILE and --config out"),
+        ([], {"CONNECTOR_WRITES_ERRORS": "tcp://127.0.0.1:1"}, "pipeline.toml says what is read and written, and so"),
+        (["--config", "s.toml"], {"CONNECTOR_READS": "tcp://127.0.0.1:1"}, "s.toml says what is read and written, and"),
+        ([], {"CONNECTOR_FILE": "p.toml", "CONNECTOR_READS": "tcp://127.0.0.1:1"}, "p.toml says what is read and"),
+    ],
+)
+def test_nothing_that_is_said_is_left_unheard(
+    tmp_path: Path, words: list[str], variables: dict[str, str], said: str
+) -> None:
+    Connector(tmp_path).write(three(tmp_path))
+    with Running([*RUNNER, "sidecar", *words], tmp_path, None, variables) as running:
+        result = running.finish()
+    assert (result.code, said in " ".join(result.stderr.split())) == (2, True), result.stderr
+
+
+def test_a_signal_while_it_starts_ends_it_as_the_first_process_of_a_container(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may make a namespace of processes")
+    Connector(tmp_path).write(three(tmp_path))
+    early = "import os, runner.__main__ as it\nimport runner.cli as cli\n"
+    early += "cli.main = lambda: (os.kill(1, 15), print('still here'))\nit.main()\n"
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", early]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DEADLINE_S)
+    assert (done.returncode, done.stdout) == (143, "")
 
 
 # -- health

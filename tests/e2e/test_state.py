@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
-import shutil
 import signal
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ import pytest
 from runner import Pipeline
 from tests.children.build import misbehave, sink, source
 from tests.e2e.connector import Connector, Result, Running, chain, steady, until
+from tests.e2e.disks import on_small_disk
 from tests.e2e.test_run import sent
 
 DURABLE = {"kind": "durable", "durability": "process"}
@@ -252,24 +250,12 @@ def test_another_contract_takes_the_messages_as_they_are(connector: Connector, t
 # -- faults
 
 
-def _can(*command: str) -> bool:
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
 @pytest.fixture
 def full_disk(tmp_path: Path) -> tuple[str, ...]:
     """A wrapper that puts a small disk where the state is; the file `room` gives it room."""
-    own_mounts = ("unshare", "--mount") if os.geteuid() == 0 else ("unshare", "--user", "--map-root-user", "--mount")
     folder = state(tmp_path)
     folder.mkdir(parents=True)
-    if shutil.which("unshare") is None or not _can(*own_mounts, "mount", "-t", "tmpfs", "tmpfs", str(folder)):
-        pytest.skip("mounts of its own cannot be made here")
-    script = (
-        f'mount -t tmpfs -o size=8m tmpfs "{folder}" && head -c 7M /dev/zero >"{folder}/fill"; '
-        f'(while [ ! -e "{tmp_path}/room" ] && [ ! -e "{tmp_path}/over" ]; do sleep 0.05; done; rm "{folder}/fill") & '
-        f'"$@"; code=$?; touch "{tmp_path}/over"; wait; exit $code'
-    )
-    return (*own_mounts, "sh", "-c", script, "sh")
+    return on_small_disk(folder, tmp_path)
 
 
 def waits(running: Running) -> bool:

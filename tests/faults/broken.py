@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from runner.protocol.frames import Out
+
 LATER_S = 0.4
 Replacement = Callable[[Any], Any]
 
@@ -50,13 +52,15 @@ def _repeats(original: Any) -> Any:
     return account
 
 
-def _lets_out(_original: Any) -> Any:
-    """`Exchange._hold`: an output leaves at once, and not with its `ack`."""
+def _lets_out(original: Any) -> Any:
+    """`Exchange._handle`: an output leaves at once, and not with its `ack`."""
 
-    def hold(exchange: Any, out: Any) -> None:
-        exchange.committer.commit([out], [], None, exchange._confirm)
+    def handle(exchange: Any, frames: list[Any]) -> None:
+        for out in (frame for frame in frames if isinstance(frame, Out)):
+            exchange.committer.commit([out], [], None, exchange._confirm)
+        original(exchange, [frame for frame in frames if not isinstance(frame, Out)])
 
-    return hold
+    return handle
 
 
 def _says_nothing(_original: Any) -> Any:
@@ -101,7 +105,7 @@ WAYS = {
     "forgets": Way("runner.bridge.inlet", "Inlet", "give_back", _forgets),
     "overtakes": Way("runner.bridge.inlet", "Inlet", "give_back", _overtakes),
     "repeats": Way("runner.bridge.answers", "OneToOneFeeder", "_account", _repeats),
-    "lets-out": Way("runner.bridge.exchange", "Exchange", "_hold", _lets_out),
+    "lets-out": Way("runner.bridge.exchange", "Exchange", "_handle", _lets_out),
     "cursor-later": Way("runner.channel.durable", "DurableReader", "acknowledge", _cursor_later),
     "cursor-first": Way("runner.bridge.answers", "AnswerDelivery", "_publish", _cursor_first),
 }

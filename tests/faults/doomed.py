@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +14,7 @@ import psutil
 import pytest
 
 from runner.spec.model import MIB
-from tests.children.build import BUILD_LIMIT_S
-from tests.conftest import without
+from tests.faults.static import static_program
 from tests.launch.images import Layers, docker, own_tag
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -83,19 +79,8 @@ def alive(command: list[str]) -> list[psutil.Process]:
 @pytest.fixture(scope="session")
 def doomed() -> Iterator[Doomed]:
     """The program, in a folder that sandboxes can see."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        without("there is no cc")
-    folder = Path(tempfile.mkdtemp(prefix="connector-doomed-", dir="/tmp"))
-    folder.chmod(0o755)
-    made = Doomed(folder)
-    try:
-        command = [compiler, "-O2", "-static", "-D_GNU_SOURCE", "-o", str(made.file), str(SOURCE)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_LIMIT_S, check=False)
-        assert done.returncode == 0, f"{command} failed:\n{done.stderr}"
-        yield made
-    finally:
-        shutil.rmtree(folder)
+    with static_program(SOURCE) as folder:
+        yield Doomed(folder)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any
 
 import psutil
 
+from tests.addresses import free_port
 from tests.certificates import authority, curve_keys
 from tests.children.build import sink, source
 from tests.children.messages import message, number_of
@@ -308,7 +308,8 @@ class Joined:
         way = chance.choice(list(Way))
         writes = (way is Way.FORTH) == (self.plan.listen == "reader")
         most_bytes = chance.choice((500, 60_000)) if writes or self.plan.kind == "nats" else 200
-        for_s = _SOON_S if what is What.CORRUPT else chance.uniform(0.1, 1.0)
+        to_be_noticed = what is What.CORRUPT and self.plan.way != "checks-nothing"
+        for_s = _SOON_S if to_be_noticed else chance.uniform(0.1, 1.0)
         return Fault(what, way, chance.randrange(most_bytes), for_s, chance.randrange(1, 256))
 
     def _compared(self, results: dict[str, Result], took_s: float) -> Outcome:
@@ -352,10 +353,3 @@ def _number(line: bytes, most: int) -> int | None:
     except ValueError:
         return None
     return number if 0 < number <= most and line == message(number, SIZE_BYTES) + b"\n" else None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

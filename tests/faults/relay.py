@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.children.build import BUILD_LIMIT_S
-from tests.conftest import without
+from tests.faults.static import static_program
 from tests.launch.images import Layers, docker
 
 SOURCE = Path(__file__).with_suffix(".c")
@@ -43,19 +39,8 @@ class Relay:
 @pytest.fixture(scope="session")
 def relay() -> Iterator[Relay]:
     """The program, in a folder that sandboxes can see."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        without("there is no cc")
-    folder = Path(tempfile.mkdtemp(prefix="connector-relay-", dir="/tmp"))
-    folder.chmod(0o755)
-    made = Relay(folder)
-    try:
-        command = [compiler, "-O2", "-static", "-D_GNU_SOURCE", "-o", str(made.file), str(SOURCE)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_LIMIT_S, check=False)
-        assert done.returncode == 0, f"{command} failed:\n{done.stderr}"
-        yield made
-    finally:
-        shutil.rmtree(folder)
+    with static_program(SOURCE) as folder:
+        yield Relay(folder)
 
 
 @pytest.fixture(scope="session")

@@ -31,12 +31,12 @@ from runner.launch.sockets import SocketFolder
 from runner.plan.facts import Engine, Facts
 from runner.plan.tiers import Tier, judge, requirement
 from runner.spec.model import Home, Processor, Trust
+from tests.nobody import as_nobody
 from tests.plan.machines import SYSTEM
 
 PROJECT = Path(__file__).resolve().parents[2]
 SOCKET = "/var/run/docker.sock"
 HERE = replace(SYSTEM, kernel=os.uname().release)
-NOBODY = pwd.getpwnam("nobody").pw_uid
 GATHER = """
 import json, msgspec
 from runner.launch.machine import gather
@@ -71,25 +71,6 @@ def descriptors() -> list[int]:
             os.fstat(number)
             found.append(number)
     return sorted(found)
-
-
-def as_nobody() -> tuple[str, ...]:
-    """The words that start something as nobody, or a skip."""
-    setpriv = shutil.which("setpriv")
-    if setpriv is None:
-        pytest.skip("there is no setpriv")
-    words = (setpriv, f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    tried = subprocess.run(
-        [*words, sys.executable, "-B", "-c", "import runner.launch.machine"],
-        env={"PYTHONPATH": str(PROJECT)},
-        cwd="/",
-        capture_output=True,
-        check=False,
-        timeout=30,
-    )
-    if tried.returncode != 0:
-        pytest.skip("the user nobody cannot read this Python or this project")
-    return words
 
 
 # -- this machine
@@ -551,7 +532,7 @@ def test_a_dynamic_shim_is_seen(tmp_path: Path) -> None:
 
 @needs_root
 def test_a_user_without_rights(bubblewrap: str) -> None:
-    found = gathered(*as_nobody())
+    found = gathered(*as_nobody("runner.launch.machine"))
     assert found["system"]["own_uids"] is False
     assert found["system"]["user"] == "nobody"
     assert found["bubblewrap"]["path"] == bubblewrap
@@ -565,7 +546,7 @@ def test_an_engine_that_this_user_may_not_speak_to(engine: str) -> None:
     del engine
     if Path(SOCKET).stat().st_mode & stat.S_IWOTH:
         pytest.skip(f"everybody may speak to {SOCKET}")
-    found = gathered(*as_nobody(), DOCKER_HOST=f"unix://{SOCKET}")
+    found = gathered(*as_nobody("runner.launch.machine"), DOCKER_HOST=f"unix://{SOCKET}")
     assert found["engine"]["trouble"] == "permission"
     assert "may not speak to the engine" in found["engine"]["problem"]
 
@@ -574,7 +555,7 @@ def test_an_engine_that_this_user_may_not_speak_to(engine: str) -> None:
 def test_a_closed_socket_of_somebody_else(open_folder: Path) -> None:
     with listener(open_folder / "s") as address:
         (open_folder / "s").chmod(0o600)
-        found = gathered(*as_nobody(), DOCKER_HOST=address)
+        found = gathered(*as_nobody("runner.launch.machine"), DOCKER_HOST=address)
     assert found["engine"]["trouble"] == "permission"
 
 
@@ -620,7 +601,7 @@ def test_folders_too_deep_for_sockets_are_left_out(tmp_path: Path) -> None:
 def test_folders_of_others_are_left_out_for_sockets(open_folder: Path) -> None:
     runtime = open_folder / "runtime"
     (runtime / "connector").mkdir(parents=True)
-    found = gathered(*as_nobody(), XDG_RUNTIME_DIR=str(runtime))["surroundings"]["socket_folder"]
+    found = gathered(*as_nobody("runner.launch.machine"), XDG_RUNTIME_DIR=str(runtime))["surroundings"]["socket_folder"]
     assert found is not None
     assert not found.startswith(str(runtime))
 
@@ -645,7 +626,7 @@ for _, writer in pipes:
         fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 1 << 20)
 print(json.dumps({"got": kernel.surroundings().pipe_got_bytes}))
 """
-    assert gathered(*as_nobody(), code=code)["got"] < 1 << 20
+    assert gathered(*as_nobody("runner.launch.machine"), code=code)["got"] < 1 << 20
 
 
 # -- texts of the kernel

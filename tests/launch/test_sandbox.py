@@ -22,7 +22,8 @@ from runner.errors import LaunchError, MachineError
 from runner.launch import bubblewrap as profile
 from runner.launch.base import PROBE, Launcher
 from runner.launch.cgroup import CgroupHome
-from runner.launch.sandbox import SandboxLauncher, unreachable
+from runner.launch.reach import unreachable
+from runner.launch.sandbox import SandboxLauncher
 from runner.launch.tree import carries_mark, descendants_of
 from runner.plan.identity import IDS, instance_gid, instance_uid
 from runner.spec.model import MIB, Mount, Processor, Resources

@@ -1,4 +1,4 @@
-"""The graph of a pipeline: order, shapes, pictures."""
+"""The graph of a pipeline: order, shapes; and its pictures."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from runner.plan.graph import cycles, diamonds, edges, sources, to_dot, to_mermaid, topological_order
+from runner.plan.graph import to_dot, to_mermaid
 from runner.spec import topology
 from runner.spec.model import Channel, Contract, OnFull, Pipeline, Port, Processor, Runner
-from runner.spec.topology import Cycle, Diamond, Edge
+from runner.spec.topology import Cycle, Diamond, Edge, Outgoing
 
 
 def pipeline(*ways: tuple[str, str, str], **changes: Processor) -> Pipeline:
@@ -49,13 +49,17 @@ def pipeline(*ways: tuple[str, str, str], **changes: Processor) -> Pipeline:
     )
 
 
+def graph(*ways: tuple[str, str, str]) -> Outgoing:
+    """The same as a graph."""
+    names = dict.fromkeys(name for writer, _, reader in ways for name in (writer, reader))
+    return topology.outgoing(names, [Edge(*way) for way in ways])
+
+
 def test_a_line() -> None:
-    line = pipeline(("b", "x", "c"), ("a", "y", "b"))
-    assert sources(line) == ["a"]
-    assert topological_order(line) == ["a", "b", "c"]
-    assert edges(line) == [Edge("b", "x", "c"), Edge("a", "y", "b")]
-    assert cycles(line) == []
-    assert diamonds(line) == []
+    line = graph(("b", "x", "c"), ("a", "y", "b"))
+    assert topology.in_order(line) == ["a", "b", "c"]
+    assert topology.cycles(line) == []
+    assert topology.diamonds(line) == []
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_a_line() -> None:
     ],
 )
 def test_cycles(ways: list[tuple[str, str, str]], found: list[Cycle]) -> None:
-    assert cycles(pipeline(*ways)) == found
+    assert topology.cycles(graph(*ways)) == found
 
 
 @pytest.mark.parametrize(
@@ -92,12 +96,12 @@ def test_cycles(ways: list[tuple[str, str, str]], found: list[Cycle]) -> None:
     ],
 )
 def test_diamonds(ways: list[tuple[str, str, str]], found: list[Diamond]) -> None:
-    assert diamonds(pipeline(*ways)) == found
+    assert topology.diamonds(graph(*ways)) == found
 
 
 def test_two_channels_into_two_ports_of_one_reader_are_a_diamond() -> None:
-    graph = topology.outgoing(["a", "b"], [Edge("a", "x", "b"), Edge("a", "y", "b", "lookup")])
-    assert topology.diamonds(graph) == [Diamond("a", "b")]
+    joined = topology.outgoing(["a", "b"], [Edge("a", "x", "b"), Edge("a", "y", "b", "lookup")])
+    assert topology.diamonds(joined) == [Diamond("a", "b")]
 
 
 PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=14, unique=True)
@@ -107,14 +111,14 @@ PAIRS = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=14, u
 @settings(deadline=None)
 def test_cycles_are_found_exactly_where_there_is_no_order(pairs: list[tuple[int, int]]) -> None:
     names = [str(number) for number in range(7)]
-    graph = topology.outgoing(names, [Edge(str(a), f"{a}-{b}", str(b)) for a, b in pairs])
-    found = topology.cycles(graph)
-    assert (found == []) == (len(topology.in_order(graph)) == 7)
+    joined = topology.outgoing(names, [Edge(str(a), f"{a}-{b}", str(b)) for a, b in pairs])
+    found = topology.cycles(joined)
+    assert (found == []) == (len(topology.in_order(joined)) == 7)
     for cycle in found:
         following = (*cycle.processors[1:], cycle.processors[0])
         assert cycle.channels == tuple(f"{a}-{b}" for a, b in zip(cycle.processors, following, strict=True))
     cut = {channel for cycle in found for channel in cycle.channels}
-    left = {name: [edge for edge in leaving if edge.channel not in cut] for name, leaving in graph.items()}
+    left = {name: [edge for edge in leaving if edge.channel not in cut] for name, leaving in joined.items()}
     assert len(topology.in_order(left)) == 7
 
 
@@ -122,7 +126,7 @@ def test_cycles_are_found_exactly_where_there_is_no_order(pairs: list[tuple[int,
 @settings(deadline=None)
 def test_diamonds_are_pairs_of_ways_without_a_common_processor(pairs: list[tuple[int, int]]) -> None:
     acyclic = [(a, b) for a, b in pairs if a < b]
-    graph = topology.outgoing(
+    joined = topology.outgoing(
         [str(number) for number in range(7)], [Edge(str(a), f"{a}-{b}", str(b)) for a, b in acyclic]
     )
 
@@ -138,7 +142,7 @@ def test_diamonds_are_pairs_of_ways_without_a_common_processor(pairs: list[tuple
             between = [way - {start} for way in ways(start, end)]
             if any(not (one & other) for i, one in enumerate(between) for other in between[i + 1 :]):
                 expected.add(Diamond(str(start), str(end)))
-    assert set(topology.diamonds(graph)) == expected
+    assert set(topology.diamonds(joined)) == expected
 
 
 def test_pictures() -> None:

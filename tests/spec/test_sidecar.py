@@ -132,6 +132,15 @@ def test_variables_of_others_are_left_alone(tmp_path: Path) -> None:
     assert pipeline(tmp_path, READS=READS, **others).processors["program"].reads
 
 
+def test_a_sidecar_may_be_a_program_of_a_runner(tmp_path: Path) -> None:
+    """What that one gives it is nearly what a sidecar is told by."""
+    given = dict.fromkeys(
+        ("WRITER_ERRORS", "READER_S", "WRITTEN_ERRORS", "BATCH", "BATCH_CHANNEL", "BATCH_FILE", "STATE_FILE", "PARAMS"),
+        "x",
+    )
+    assert pipeline(tmp_path, READS=READS, **given).processors["program"].reads
+
+
 def test_the_environment_is_put_into_nothing(tmp_path: Path) -> None:
     made = of_variables(tmp_path, "echo", "${PATH}", READS=READS).pipeline
     assert made.processors["program"].command == ("echo", "${PATH}")
@@ -146,6 +155,7 @@ def test_the_environment_is_put_into_nothing(tmp_path: Path) -> None:
         ({"CONTRAT": "one-to-one"}, "CONNECTOR_CONTRAT: error: means nothing\n    did you mean CONNECTOR_CONTRACT?"),
         ({"REED": "tcp://127.0.0.1:1"}, "CONNECTOR_REED: error: means nothing\n    did you mean CONNECTOR_READS?"),
         ({"NAME": "Mine!"}, "CONNECTOR_NAME: error: name:"),
+        ({"PROCESSOR": "My program", "COMMAND": "cat"}, 'CONNECTOR_PROCESSOR: error: processors."My program": '),
         ({"READS": "udp://host:1"}, 'CONNECTOR_READS: error: reads.stdin: "udp://host:1" is no URL of a channel'),
         ({"READS": "tcp://host:99999"}, "CONNECTOR_READS: error: reads.stdin: "),
         ({"READS": "tcp://host"}, "CONNECTOR_READS: error: channels.tcp-tcp.url: has no port"),
@@ -161,6 +171,14 @@ def test_what_is_wrong_is_said_of_its_variable(tmp_path: Path, variables: dict[s
     told = refused(tmp_path, **{"READS": READS, **variables})
     assert said in told
     assert "secret" not in told
+
+
+def test_a_program_is_asked_for_in_words_of_a_sidecar(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as found:
+        of_variables(tmp_path, READS=READS)
+    (problem,) = found.value.problems
+    assert "nothing says what to run\n    put a program behind --, or say what" in str(problem)
+    assert "CONNECTOR_COMMAND" in str(problem)
 
 
 def test_no_password_is_shown(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from runner.spec.model import MIB, Backoff, Channel, Contract, Pipeline, Port, P
 from runner.supervise.run import Run
 from runner.supervise.snapshot import ReaderReport, RunReport
 from runner.units import Rate
+from tests.children.build import sink, source
 
 DEADLINE_S = 40.0
 """How long a run may take that is known to end: far more than it needs, for a machine that is busy."""
@@ -171,6 +172,22 @@ Steps = Callable[[Happened], Awaitable[None]]
 def execute(spec: Pipeline, steps: Steps | None = None, *, deadline_s: float = DEADLINE_S) -> Ran:
     """Run `spec` to its end with `steps` beside it; whatever the run raises comes out, and one that hangs fails."""
     return asyncio.run(_execute(spec, steps, deadline_s))
+
+
+def through(tmp_path: Path, middle: Processor, count: int = 500, **more: Any) -> Ran:
+    """So many messages through `middle` into a file."""
+    drain_s: float = more.pop("drain_s", 10.0)
+    channels: dict[str, dict[str, Any]] | None = more.pop("channels", None)
+    return execute(
+        pipeline(
+            processor("s", tuple(source(count, size=20)), writes="a"),
+            middle,
+            processor("t", tuple(sink(tmp_path / "out")), reads="b"),
+            drain_s=drain_s,
+            channels=channels,
+        ),
+        **more,
+    )
 
 
 async def _execute(spec: Pipeline, steps: Steps | None, deadline_s: float) -> Ran:

@@ -12,7 +12,7 @@ from runner.spec.model import Contract, InFlight, Processor, RestartPolicy, Resu
 from runner.supervise import sessions
 from runner.units import Rate
 from tests.children.build import script, sink, source
-from tests.supervise.running import AT_ONCE, DEADLINE_S, Happened, Ran, execute, pipeline, processor
+from tests.supervise.running import AT_ONCE, DEADLINE_S, Happened, execute, pipeline, processor, through
 
 FEW = RestartPolicy(backoff=AT_ONCE, limit=Rate(2, 60.0))
 
@@ -21,20 +21,6 @@ def client(what: str, *arguments: object, name: str = "m", **more: Any) -> Proce
     more.setdefault("reads", "a")
     more.setdefault("writes", "b")
     return processor(name, tuple(script("acknowledges", what, *arguments)), contract=Contract.ACKNOWLEDGED, **more)
-
-
-def through(tmp_path: Path, middle: Processor, count: int = 500, **more: Any) -> Ran:
-    """So many messages through `middle` into a file."""
-    drain_s: float = more.pop("drain_s", 10.0)
-    return execute(
-        pipeline(
-            processor("s", tuple(source(count, size=20)), writes="a"),
-            middle,
-            processor("t", tuple(sink(tmp_path / "out")), reads="b"),
-            drain_s=drain_s,
-        ),
-        **more,
-    )
 
 
 def lines(tmp_path: Path) -> list[str]:

@@ -12,7 +12,18 @@ from runner.events import StateChanged
 from runner.spec.model import Backoff, BatchPolicy, Contract, Processor, RestartPolicy, StopPolicy
 from runner.units import Rate
 from tests.children.build import script, sink, source
-from tests.supervise.running import AT_ONCE, MANY, NEVER, Happened, Ran, execute, pipeline, processor, python, sh
+from tests.supervise.running import (
+    AT_ONCE,
+    MANY,
+    NEVER,
+    Happened,
+    execute,
+    pipeline,
+    processor,
+    python,
+    sh,
+    through,
+)
 
 SOON_S = 0.05
 FEW = RestartPolicy(backoff=AT_ONCE, limit=Rate(2, 60.0))
@@ -28,22 +39,6 @@ def batch(command: tuple[str, ...], messages: int = 100, size_bytes: int = 8 << 
 
 def program(*arguments: object, **more: Any) -> Processor:
     return batch(tuple(script("batches", *arguments)), **more)
-
-
-def through(tmp_path: Path, middle: Processor, count: int = 500, **more: Any) -> Ran:
-    """So many messages through `middle` into a file."""
-    drain_s: float = more.pop("drain_s", 10.0)
-    channels: dict[str, dict[str, Any]] | None = more.pop("channels", None)
-    return execute(
-        pipeline(
-            processor("s", tuple(source(count, size=20)), writes="a"),
-            middle,
-            processor("t", tuple(sink(tmp_path / "out")), reads="b"),
-            drain_s=drain_s,
-            channels=channels,
-        ),
-        **more,
-    )
 
 
 def written(tmp_path: Path, name: str = "out") -> list[str]:

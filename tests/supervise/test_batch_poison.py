@@ -9,8 +9,8 @@ import pytest
 
 from runner.spec.model import Poison, Processor, RestartPolicy
 from runner.units import Rate
-from tests.supervise.running import AT_ONCE, MANY, Ran, execute, pipeline, processor, sh
-from tests.supervise.test_batch import batch, notes, numbers, program, through, written
+from tests.supervise.running import AT_ONCE, MANY, Ran, execute, pipeline, processor, sh, through
+from tests.supervise.test_batch import batch, notes, numbers, program, written
 
 CAREFUL = RestartPolicy(backoff=AT_ONCE, limit=Rate(5, 60.0))
 """The default limit: what the search costs must not count for it."""

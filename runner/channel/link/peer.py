@@ -12,6 +12,7 @@ from runner.channel.link.frames import Bye, Frame, Hello, Ping, Refused, decode,
 from runner.channel.link.transport import HEADER_BYTES, Connection, DownError, RefusedError
 from runner.channel.network import Here, Queue, far_name
 from runner.clock import Clock, monotonic
+from runner.codec.base import Buffer
 
 FRAME_BYTES = 1 << 20
 """A frame has at most this many bytes of messages; one longer message has a frame of its own."""
@@ -100,7 +101,7 @@ class Peer(ABC):
         self.connection = connection
         self.on_joined()
         try:
-            await first_of(self.act(connection), self._hear(connection), self._beat(connection))
+            await first_of(self.act(connection), connection.hand_to(self._hear), self._beat(connection))
         except DownError as error:
             self.down = str(error)
             raise
@@ -109,17 +110,17 @@ class Peer(ABC):
             self.down_since_s = self._clock()
             self.connection_lost()
 
-    async def _hear(self, connection: Connection) -> None:
-        while True:
-            frame = decode(await connection.receive())
-            self._heard_s = self._clock()
-            if isinstance(frame, Ping):
-                continue
-            if isinstance(frame, Refused):
-                raise RefusedError(frame.why) if frame.final else DownError(frame.why)
-            if isinstance(frame, Bye) and not frame.final:
-                raise DownError(frame.why)
-            self.take(frame)
+    def _hear(self, frame: Buffer) -> None:
+        """What came over the connection. Raises as `take` does."""
+        value = decode(frame)
+        self._heard_s = self._clock()
+        if isinstance(value, Ping):
+            return
+        if isinstance(value, Refused):
+            raise RefusedError(value.why) if value.final else DownError(value.why)
+        if isinstance(value, Bye) and not value.final:
+            raise DownError(value.why)
+        self.take(value)
 
     async def _beat(self, connection: Connection) -> None:
         """Close a connection that is silent: a cut cable says nothing. Part of a frame is not silence."""

@@ -18,11 +18,11 @@ from runner.errors import RunnerError
 from runner.units import format_count
 
 _USUAL_BYTES = 384 << 10
-"""What comes together within a moment is put together until a frame has so many bytes. What programs write is read by
-256 KiB, so two of these are, and none is cut: that would have to look for the end of a message."""
+"""So much is sent at once, and what is less a moment later, with what comes until then. What programs write is read by
+256 KiB, so two of these make a frame, and none is cut: that would have to look for the end of a message."""
 
 _MOST_TURNS = 8
-"""What comes bit by bit does not wait longer than this, however long it goes on."""
+"""What comes bit by bit, some in each turn of the loop, does not wait for more turns than this."""
 
 
 class Sender(Peer):
@@ -39,13 +39,18 @@ class Sender(Peer):
     ) -> None:
         super().__init__(runner, queue, here, timing)
         self.reader: Reader = queue.open_reader(self.name)
-        self.reader.on_data = self.moved
+        self.reader.on_data = self._queued
         self.epoch = self.reader.epoch or secrets.token_hex(8)
         self._most_message_bytes = most_message_bytes
+        self._in_memory = queue.store is None
+        """Else taking means reading a store, which can fail: not where somebody writes."""
         self._taken = self.acknowledged = self.reader.before
         self._unacknowledged: deque[tuple[int, Batch]] = deque()
         self._to_send: deque[tuple[int, Batch]] = deque()
         self._credit = self._sent_bytes = 0
+        self._gathering: asyncio.TimerHandle | None = None
+        """What is queued and less than a frame waits until this has run; then it is overdue."""
+        self._overdue = False
         self._end_sent = False
         self._end_arrived = end_arrived(queue.store, queue.name, self.name, self.epoch)
         """It is on record, maybe of a run before this one, that the other side has all: then nobody waits for it."""
@@ -93,6 +98,7 @@ class Sender(Peer):
         self._take_up_to(has)
         self._acknowledged_up_to(has)
         self._to_send = deque(self._unacknowledged)
+        self._overdue = self.reader.queued_messages > 0
         self.moved()
 
     def _take_up_to(self, number: int) -> None:
@@ -116,8 +122,7 @@ class Sender(Peer):
         """See `Peer`."""
         while not self.finished.is_set():
             self._wake.clear()
-            await self._more()
-            parts = self._next_frame()
+            parts = self._next_frame() if self._due else None
             if parts is None and self._at_end and not self._end_sent:
                 await self.queue.committed()  # that all have ended is on record before anybody else knows
                 self._end_sent = True
@@ -154,14 +159,56 @@ class Sender(Peer):
         reader = self.reader
         return reader.ended and not reader.queued_messages and not self._to_send and self.queue.finished
 
-    async def _more(self) -> None:
-        """While each turn of the loop brings more, wait until it is worth a frame; for a few turns."""
-        queued, reader = 0, self.reader
-        for _ in range(_MOST_TURNS):
-            if not queued < reader.queued_bytes < _USUAL_BYTES or self._to_send or reader.ended:
+    def _queued(self) -> None:
+        """More is queued, or its end is."""
+        if self.reader.ended:
+            self.moved()
+        elif self.reader.queued_bytes >= _USUAL_BYTES:
+            self._send_now(_USUAL_BYTES)
+        else:
+            self._gather_rest()
+
+    def _gather_rest(self) -> None:
+        if not self._overdue and self._gathering is None:
+            self._gather(_MOST_TURNS)
+
+    def _gather(self, turns: int) -> None:
+        loop = asyncio.get_running_loop()
+        # a timer that is due runs after all that can be read in the next turn
+        self._gathering = loop.call_later(0, self._gathered, self.reader.queued_bytes, turns - 1)
+
+    def _gathered(self, before_bytes: int, turns: int) -> None:
+        self._gathering = None
+        if turns and before_bytes < self.reader.queued_bytes < _USUAL_BYTES:
+            self._gather(turns)
+        elif self.reader.queued_messages:
+            self._overdue = True
+            self._send_now(1)
+
+    def _send_now(self, least_bytes: int) -> None:
+        """Send what is queued, but for a rest below `least_bytes`, where that needs no waiting; else `act` does it."""
+        reader, connection = self.reader, self.connection
+        while (
+            connection is not None
+            and connection.ready
+            and self._in_memory
+            and not self._to_send
+            and self._sent_bytes < self._credit
+            and reader.queued_bytes >= least_bytes
+        ):
+            entry = self._next()
+            if entry is None or self._too_long(entry[1]):
+                self._to_send.extend(() if entry is None else (entry,))
                 break
-            queued = reader.queued_bytes
-            await asyncio.sleep(0)
+            connection.send_now(*self._frame(entry))
+        if self._due:
+            self.moved()
+
+    @property
+    def _due(self) -> bool:
+        """Whether what is to be sent does not wait for more."""
+        reader = self.reader
+        return self._overdue or bool(self._to_send) or reader.ended or reader.queued_bytes >= _USUAL_BYTES
 
     def _next_frame(self) -> tuple[Buffer, ...] | None:
         """The next messages, as far as there is credit; the last frame may go beyond it."""
@@ -170,13 +217,19 @@ class Sender(Peer):
         entry = self._to_send.popleft() if self._to_send else self._next()
         if entry is None:
             return None
-        number, batch = entry
-        self._sent_bytes += batch.size_bytes
-        if batch.count == 1 and batch.size_bytes > self._most_message_bytes + FRAME_BYTES:
+        if self._too_long(entry[1]):
             raise RunnerError(
-                f"message {number:,} has {batch.size_bytes:,} bytes, and it carries {self._most_message_bytes:,}",
+                f"message {entry[0]:,} has {entry[1].size_bytes:,} bytes, and it carries {self._most_message_bytes:,}",
                 remedy="give the channel a larger max_message",
             )
+        return self._frame(entry)
+
+    def _too_long(self, batch: Batch) -> bool:
+        return batch.count == 1 and batch.size_bytes > self._most_message_bytes + FRAME_BYTES
+
+    def _frame(self, entry: tuple[int, Batch]) -> tuple[Buffer, ...]:
+        number, batch = entry
+        self._sent_bytes += batch.size_bytes
         return encode_data(number, batch)
 
     def _next(self) -> tuple[int, Batch] | None:
@@ -192,6 +245,9 @@ class Sender(Peer):
                 break
             parts, count, size_bytes = (*parts, *more.parts), count + more.count, size_bytes + more.size_bytes
         reader.number = number
+        self._overdue = self._overdue and bool(reader.queued_messages) and not codec.framed
+        if reader.queued_messages and reader.queued_bytes < _USUAL_BYTES:
+            self._gather_rest()
         return self._keep(Batch(parts, count, size_bytes))
 
     # -- what comes
@@ -203,7 +259,8 @@ class Sender(Peer):
                 raise DownError(f"it acknowledges message {frame.number:,}, which was not sent")
             self._credit = max(self._credit, frame.credit)
             self._acknowledged_up_to(frame.number)
-            self.moved()
+            if self._due:
+                self.moved()
         elif isinstance(frame, Bye):
             self.reader.leave(for_good=True)  # nobody there wants any more
             self.finish()
@@ -255,6 +312,8 @@ class Sender(Peer):
 
     def settle(self) -> None:
         """Nothing more is sent: what was not acknowledged counts as unread."""
+        if self._gathering is not None:
+            self._gathering.cancel()
         self.reader.account.unread += self.reader.held
         self.reader.held = 0
         self.reader.leave()

@@ -13,8 +13,9 @@ import os
 import socket
 import termios
 from array import array
-from collections import deque
+from collections.abc import Callable
 
+from runner.channel.link.arrived import Arrived
 from runner.channel.link.reasons import named, reason
 from runner.channel.link.transport import Bounds, Connection, DownError
 from runner.codec.base import Buffer
@@ -23,8 +24,6 @@ _LENGTH_BYTES = 4
 _SHORT_BYTES = 64 << 10
 """So much is read at once where frames are short. Behind one that is longer than half of it only a length is read."""
 _MOST_AT_ONCE_BYTES = 1 << 20
-_MOST_WAITING_BYTES = 1 << 20
-"""More than this is not read while frames wait to be received."""
 _MOST_PARTS = os.sysconf("SC_IOV_MAX")
 
 
@@ -36,7 +35,6 @@ class SocketConnection(Connection):
         self._socket = sock
         self._descriptor = sock.fileno()
         self._bounds = bounds
-        self._why: str | None = None
         self._buffer = bytearray(_SHORT_BYTES)
         self._view = memoryview(self._buffer)
         self._filled = 0
@@ -46,11 +44,8 @@ class SocketConnection(Connection):
         """Of a long frame: what has come, and how much has not."""
         self._expected = 1
         self._received_bytes = 0
-        self._frames: deque[Buffer] = deque()
-        self._waiting_bytes = 0
-        self._reading = True
+        self._arrived = Arrived(self._read_no_more, self._read_on)
         self._unsent: list[Buffer] = []
-        self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -58,9 +53,15 @@ class SocketConnection(Connection):
             self.remote = named(sock.getpeername())
         except OSError:
             self.remote = "somebody"  # it is gone already
-        self._loop.add_reader(self._descriptor, self._readable)
+        self._read_on()
 
     # -- what comes
+
+    def _read_on(self) -> None:
+        self._loop.add_reader(self._descriptor, self._readable)
+
+    def _read_no_more(self) -> None:
+        self._loop.remove_reader(self._descriptor)
 
     def _readable(self) -> None:
         try:
@@ -72,7 +73,7 @@ class SocketConnection(Connection):
             pass
         except OSError as error:
             self.close(reason(error))
-        if self._why is None:
+        if self._arrived.why is None:
             self._expect(min(self._missing, _MOST_AT_ONCE_BYTES) or 1)
 
     def _read_long(self) -> None:
@@ -90,7 +91,7 @@ class SocketConnection(Connection):
         self._long.append(chunk)
         self._missing -= len(chunk)
         if not self._missing:
-            self._put(chunk if len(self._long) == 1 else b"".join(self._long))
+            self._arrived.put(chunk if len(self._long) == 1 else b"".join(self._long))
             self._long.clear()
             self._filled = self._after_frames()
 
@@ -123,7 +124,7 @@ class SocketConnection(Connection):
             first = start + _LENGTH_BYTES
             if filled - first >= length:
                 start = first + length
-                self._put(bytes(self._view[first:start]))
+                self._arrived.put(bytes(self._view[first:start]))
             elif length + _LENGTH_BYTES > _SHORT_BYTES // 2:
                 if first < filled:
                     self._long.append(bytes(self._view[first:filled]))
@@ -140,31 +141,17 @@ class SocketConnection(Connection):
             self._expected = size_bytes
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
 
-    def _put(self, frame: Buffer) -> None:
-        self._frames.append(frame)
-        self._waiting_bytes += len(frame)
-        self._arrived.set()
-        if self._reading and self._waiting_bytes > _MOST_WAITING_BYTES:
-            self._reading = False
-            self._loop.remove_reader(self._descriptor)
-
     async def receive(self) -> Buffer:
-        """See `Connection`: what came before the connection went down is still given out."""
-        while not self._frames:
-            if self._why is not None:
-                raise DownError(self._why)
-            self._arrived.clear()
-            await self._arrived.wait()
-        frame = self._frames.popleft()
-        self._waiting_bytes -= len(frame)
-        if not self._reading and self._waiting_bytes <= _MOST_WAITING_BYTES // 2 and self._why is None:
-            self._reading = True
-            self._loop.add_reader(self._descriptor, self._readable)
-        return frame
+        """See `Connection`."""
+        return await self._arrived.receive()
+
+    async def hand_to(self, take: Callable[[Buffer], None]) -> None:
+        """See `Connection`."""
+        await self._arrived.hand_to(take)
 
     def progress(self) -> int:
         """See `Connection`: what waits in the socket counts."""
-        if self._why is not None:
+        if self._arrived.why is not None:
             return self._received_bytes
         waiting = array("i", [0])
         fcntl.ioctl(self._descriptor, termios.FIONREAD, waiting)
@@ -174,15 +161,26 @@ class SocketConnection(Connection):
 
     async def send(self, *parts: Buffer) -> None:
         """See `Connection`."""
-        if self._why is not None:
-            raise DownError(self._why)
+        self._check_open()
+        self.send_now(*parts)
+        if not self._room.is_set():
+            await self._room.wait()
+            self._check_open()
+
+    @property
+    def ready(self) -> bool:
+        """See `Connection`: nothing waits to be sent."""
+        return not self._unsent and self._arrived.why is None
+
+    def send_now(self, *parts: Buffer) -> None:
+        """See `Connection`."""
         self._unsent += (sum(map(len, parts)).to_bytes(_LENGTH_BYTES, "big"), *parts)
         if self._room.is_set():
             self._flush()
-        if not self._room.is_set():
-            await self._room.wait()
-        if self._why is not None:
-            raise DownError(self._why)
+
+    def _check_open(self) -> None:
+        if self._arrived.why is not None:
+            raise DownError(self._arrived.why)
 
     def _flush(self) -> None:
         """Give the kernel as much as it takes, and go on when it takes more."""
@@ -204,15 +202,13 @@ class SocketConnection(Connection):
 
     def close(self, why: str) -> None:
         """See `Connection`."""
-        if self._why is not None:
+        if self._arrived.why is not None:
             return
-        self._why = why
-        if self._reading:
-            self._loop.remove_reader(self._descriptor)
+        self._arrived.end(why)
+        self._read_no_more()
         self._loop.remove_writer(self._descriptor)
         self._socket.close()
         self._unsent.clear()
-        self._arrived.set()
         self._room.set()
 
     async def finish(self) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 from collections.abc import Callable
 
+from runner.channel.link.arrived import Arrived
 from runner.channel.link.reasons import named, reason
 from runner.channel.link.transport import MOST_UNSENT_BYTES, Bounds, Connection, DownError
 from runner.codec.base import Buffer
@@ -17,8 +17,6 @@ from runner.codec.base import Buffer
 _LENGTH_BYTES = 4
 _READ_BYTES = 1 << 20
 """Several usual frames, so that these are copied out of it once."""
-_MOST_WAITING_BYTES = 1 << 20
-"""More than this is not read while frames wait to be received."""
 
 
 class TlsConnection(asyncio.BufferedProtocol, Connection):
@@ -35,11 +33,7 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
         self._received_bytes = 0
         self._large: bytearray | None = None
         """A frame that is longer than the buffer, as far as it has come: `_filled` bytes."""
-        self._frames: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._reading = True
-        self._why: str | None = None
-        self._arrived = asyncio.Event()
+        self._arrived = Arrived(self._read_no_more, self._read_on)
         self._room = asyncio.Event()
         self._room.set()
         self._gone = asyncio.Event()
@@ -71,7 +65,7 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
             self._cut()
         elif self._filled == len(self._large):
             frame, self._large, self._filled = bytes(self._large), None, 0
-            self._put(frame)
+            self._arrived.put(frame)
 
     def _cut(self) -> None:
         """Take the whole frames out of the buffer; what is left of it goes to its beginning."""
@@ -87,7 +81,7 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
                     self._begin_large(first, length)
                     return
                 break
-            self._put(bytes(self._view[first : first + length]))
+            self._arrived.put(bytes(self._view[first : first + length]))
             start = first + length
         rest = filled - start
         if start and rest:
@@ -101,13 +95,13 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
         self._large[:here] = self._view[first : self._filled]
         self._filled = here
 
-    def _put(self, frame: bytes) -> None:
-        self._frames.append(frame)
-        self._waiting_bytes += len(frame)
-        self._arrived.set()
-        if self._reading and self._waiting_bytes > _MOST_WAITING_BYTES and self._transport is not None:
-            self._reading = False
+    def _read_no_more(self) -> None:
+        if self._transport is not None:
             self._transport.pause_reading()
+
+    def _read_on(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """See asyncio."""
@@ -131,28 +125,34 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
 
     async def send(self, *parts: Buffer) -> None:
         """See `Connection`."""
-        if self._why is not None or self._transport is None:
-            raise DownError(self._why or "it is not connected")
-        length = sum(map(len, parts))
-        self._transport.writelines((length.to_bytes(_LENGTH_BYTES, "big"), *parts))
+        self._opened()
+        self.send_now(*parts)
         if not self._room.is_set():
             await self._room.wait()
-            if self._why is not None:
-                raise DownError(self._why)
+            self._opened()
+
+    @property
+    def ready(self) -> bool:
+        """See `Connection`."""
+        return self._room.is_set() and self._arrived.why is None
+
+    def send_now(self, *parts: Buffer) -> None:
+        """See `Connection`."""
+        length = sum(map(len, parts))
+        self._opened().writelines((length.to_bytes(_LENGTH_BYTES, "big"), *parts))
+
+    def _opened(self) -> asyncio.Transport:
+        if self._arrived.why is not None or self._transport is None:
+            raise DownError(self._arrived.why or "it is not connected")
+        return self._transport
 
     async def receive(self) -> Buffer:
-        """See `Connection`: what came before the connection went down is still given out."""
-        while not self._frames:
-            if self._why is not None:
-                raise DownError(self._why)
-            self._arrived.clear()
-            await self._arrived.wait()
-        frame = self._frames.popleft()
-        self._waiting_bytes -= len(frame)
-        if not self._reading and self._waiting_bytes <= _MOST_WAITING_BYTES // 2 and self._transport is not None:
-            self._reading = True
-            self._transport.resume_reading()
-        return frame
+        """See `Connection`."""
+        return await self._arrived.receive()
+
+    async def hand_to(self, take: Callable[[Buffer], None]) -> None:
+        """See `Connection`."""
+        await self._arrived.hand_to(take)
 
     def progress(self) -> int:
         """See `Connection`."""
@@ -171,7 +171,5 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
             await self._gone.wait()
 
     def _down(self, why: str) -> None:
-        if self._why is None:
-            self._why = why
-        self._arrived.set()
+        self._arrived.end(why)
         self._room.set()

@@ -28,7 +28,10 @@ class RefusedError(DownError):
 
 
 class Connection(ABC):
-    """One connection. All calls are made on the event loop's thread; at most one `send` and one `receive` at a time."""
+    """One connection. All calls are made on the event loop's thread; at most one `send` at a time.
+
+    Frames are received one by one (`receive`) or handed over (`hand_to`), never both at the same time.
+    """
 
     remote: str
     """Who is at the other end, for people: an address."""
@@ -40,6 +43,20 @@ class Connection(ABC):
     @abstractmethod
     async def receive(self) -> Buffer:
         """The next frame. Whoever gets it may keep it. Raises DownError."""
+
+    async def hand_to(self, take: Callable[[Buffer], None]) -> None:
+        """Call `take` with each frame, as early as can be, until it raises or the connection is down: raises that."""
+        while True:
+            take(await self.receive())
+
+    @property
+    def ready(self) -> bool:
+        """Whether `send_now` may be called; False: only `send`."""
+        return False
+
+    def send_now(self, *parts: Buffer) -> None:
+        """As `send`, without waiting; what fails is told by whatever is called next."""
+        raise NotImplementedError
 
     def progress(self) -> int:
         """A number that changes while bytes come, also those of a frame that is not whole; always 0: nobody knows."""

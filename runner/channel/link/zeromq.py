@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.channel.link.arrived import Arrived
 from runner.channel.link.transport import (
     MOST_UNSENT_BYTES,
     Accept,
@@ -43,7 +43,8 @@ ZeroMQ's own heartbeat would do it, and ends the whole process when a connection
 _HELLO, _CLOSE = b"\x00connector", b"\x01close"
 _QUEUED = 4
 """Messages that a socket holds in each direction; a frame is up to about 256 KiB."""
-_WAITING = 16
+_MOST_WAITING_BYTES = 4 << 20
+"""More of one connection does not wait to be received; those beside it wait as well then."""
 _SEALED_BYTES = 256
 """More than what CURVE adds to a message."""
 _CURVE_BYTES = 40
@@ -116,61 +117,44 @@ class _Routed(Connection):
 
     def __init__(self, listener: _Router, identity: bytes) -> None:
         self.remote = f"zeromq peer {identity.hex()}"
+        self.arrived = Arrived(resume=listener.taken, most_bytes=_MOST_WAITING_BYTES)
         self._listener = listener
         self._identity = identity
-        self._frames: deque[bytes] = deque()
-        self._arrived = asyncio.Event()
-        self._why: str | None = None
 
     async def send(self, *parts: Buffer) -> None:
         """See `Connection`."""
-        if self._why is not None:
-            raise DownError(self._why)
+        if self.arrived.why is not None:
+            raise DownError(self.arrived.why)
         await self._listener.send(self._identity, b"".join(parts))
 
     async def receive(self) -> Buffer:
         """See `Connection`."""
-        while not self._frames:
-            if self._why is not None:
-                raise DownError(self._why)
-            self._arrived.clear()
-            await self._arrived.wait()
-        frame = self._frames.popleft()
-        self._listener.taken()
-        return frame
+        return await self.arrived.receive()
+
+    async def hand_to(self, take: Callable[[Buffer], None]) -> None:
+        """See `Connection`."""
+        await self.arrived.hand_to(take)
 
     def put(self, frame: bytes) -> None:
         """A frame has come."""
         if frame == _CLOSE:
-            self.down("it has closed the connection")
+            self.arrived.end("it has closed the connection")
         else:
-            self._frames.append(frame)
-            self._arrived.set()
-
-    @property
-    def waiting(self) -> int:
-        """Frames that nobody has received yet."""
-        return len(self._frames)
+            self.arrived.put(frame)
 
     def close(self, why: str) -> None:
         """See `Connection`."""
-        if self._why is None:
+        if self.arrived.why is None:
             self._listener.say(self._identity, _CLOSE)
-        self.down(why)
+        self.arrived.end(why)
         self._listener.forget(self._identity)
 
     async def finish(self) -> None:
         """See `Connection`."""
-        if self._why is None:
+        if self.arrived.why is None:
             with contextlib.suppress(DownError):
                 await self._listener.send(self._identity, _CLOSE)
         self.close("it is over")
-
-    def down(self, why: str) -> None:
-        """Nothing more comes or goes."""
-        if self._why is None:
-            self._why = why
-        self._arrived.set()
 
 
 class _Router(Listener):
@@ -199,7 +183,7 @@ class _Router(Listener):
                 connection = self._begin(identity, frames)
             elif len(frames) == 1:
                 connection.put(frames[0])
-                while connection.waiting > _WAITING and identity in self._connections:
+                while connection.arrived.paused and identity in self._connections:
                     self._taken.clear()
                     await self._taken.wait()
 

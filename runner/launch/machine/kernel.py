@@ -14,7 +14,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from runner.launch.cgroup import CONTROLLERS, CgroupHome, hierarchies, own_folder, own_paths
+from runner.launch.cgroup import CgroupHome
+from runner.launch.cgroup_places import CONTROLLERS, hierarchies, own_folder, own_paths
 from runner.launch.owner import this_owner
 from runner.launch.sockets import bases
 from runner.plan.facts import Cgroups, Namespaces, Seccomp, Surroundings, System

@@ -16,6 +16,7 @@ from typing import IO
 from runner.errors import MachineError
 from runner.launch import bubblewrap as profile
 from runner.launch.machine.kernel import own_ids
+from runner.launch.memory_files import memory_file
 from runner.launch.seccomp import bpf_program
 from runner.launch.shim.locate import shim_path
 from runner.plan.facts import Bubblewrap, Shim
@@ -108,10 +109,7 @@ def _open_to_all(program: str) -> Iterator[IO[bytes]]:
 
 
 def _in_memory(data: bytes) -> IO[bytes]:
-    file = os.fdopen(os.memfd_create("connector-doctor", os.MFD_CLOEXEC), "w+b")
-    file.write(data)
-    file.seek(0)
-    return file
+    return os.fdopen(memory_file("connector-doctor", [data]), "rb")
 
 
 def _is_open_to_all(program: str) -> bool:

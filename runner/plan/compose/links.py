@@ -5,6 +5,8 @@ The pipeline file stays as it is; what has to be otherwise between containers is
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +22,8 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104 - of a container, whose ports are publishe
 class Links:
     """What the channels of a project ask for.
 
-    `changes` are keys of channel tables. `networks` and `ports` are those of runners (None: the only one), by name.
+    `changes` are keys of channel tables. `networks` and `ports` are those of runners (None: the only one), by name;
+    `nats_ports` are those at which the project's server is for programs outside of it.
     `problems` are what cannot be, each with the channel's name. `with_url`: channels whose place is written as a URL.
     """
 
@@ -29,6 +32,7 @@ class Links:
     networks: dict[str | None, dict[str, None]] = field(default_factory=dict)
     ports: dict[str | None, list[str]] = field(default_factory=dict)
     nats: bool = False
+    nats_ports: list[str] = field(default_factory=list)
     problems: list[tuple[str, str, str]] = field(default_factory=list)
 
     def join(self, runner: str | None, network: str) -> None:
@@ -74,6 +78,9 @@ def _nats(links: Links, pipeline: Pipeline, channel: Channel, network: Network) 
         links.join(runner, naming.NATS if local else naming.OUTSIDE)
     if local:
         links.nats = True
+        if network.plain or not (channel.writers and channel.readers):
+            ports = [_port(server) for server in network.servers]
+            links.nats_ports += [port for port in ports if port not in links.nats_ports]
         links.changes[channel.name] = {"url": f"nats://{naming.NATS}:{naming.NATS_PORT}"}
 
 
@@ -91,9 +98,17 @@ def _outside(links: Links, pipeline: Pipeline, channel: Channel, network: Networ
     links.join(runner, naming.OUTSIDE)
     if network.binds == here:
         host = network.host if network.host is not None else _of_runner(pipeline, runner)
-        shown = f"[{host}]" if ":" in host else host
-        narrow = "" if host in {_EVERYWHERE, "::"} else f"{shown}:"
-        links.ports.setdefault(runner, []).append(f"{narrow}{network.port}:{network.port}")
+        port = _published(host, network.port)
+        if port is None:
+            links.problems.append(
+                (
+                    channel.name,
+                    f"it listens at {host}, and a container's port is published at a number, not at a name",
+                    f"write 127.0.0.1:{network.port} for this machine alone, the number of {host}, or 0.0.0.0 for all",
+                )
+            )
+            return
+        links.ports.setdefault(runner, []).append(port)
         links.changes[channel.name] = _place(links, channel, network, _EVERYWHERE) | _open(network)
     elif network.host is not None and is_loopback(network.host):
         links.problems.append(
@@ -103,6 +118,17 @@ def _outside(links: Links, pipeline: Pipeline, channel: Channel, network: Networ
                 "write the name by which the other program is reached from containers",
             )
         )
+
+
+def _published(host: str, port: int) -> str | None:
+    """The port, published at `host` alone; None where that is a name."""
+    if host in {_EVERYWHERE, "::"}:
+        return f"{port}:{port}"
+    try:
+        number = ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+    except ValueError:
+        return None
+    return f"[{number}]:{port}:{port}" if number.version == 6 else f"{number}:{port}:{port}"
 
 
 def _of_runner(pipeline: Pipeline, runner: str | None) -> str:
@@ -125,6 +151,13 @@ def _open(network: Network) -> dict[str, Any]:
     """What lets a listener be without protection where only the project's containers, or a published port, lead."""
     protected = network.tls is not None or network.keys is not None
     return {} if protected or network.insecure else {"insecure": True}
+
+
+def _port(server: str) -> str:
+    """At this machine alone, where the file says that the server is."""
+    place = server.removeprefix("nats://").rpartition("@")[2].rstrip("/")
+    port = place.rpartition(":")[2] if re.search(r":[0-9]+$", place) else str(naming.NATS_PORT)
+    return f"127.0.0.1:{port}:{naming.NATS_PORT}"
 
 
 def _host(server: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 SIDECAR = "connector"
@@ -17,6 +18,8 @@ BRIDGE = "/.connector"
 BRIDGES = "/bridges"
 """Where a runner's container sees the bridges of all its processors, each below its name."""
 STATE = "/state"
+CHANGES = "/.connector/compose.toml"
+"""Where a runner's container sees what is laid over the pipeline file: not in a folder of it, which may be mounted."""
 PIPELINE = "/pipeline"
 """Where a runner's container sees the folder of the pipeline, as far as it needs it."""
 SECRETS = "/run/secrets"
@@ -26,6 +29,8 @@ SHIM = "connector-shim"
 SHIMS, SHIMS_INSIDE, SHIMS_OF_RUNNER = "shim", "/.shim", "/shim"
 """The volume with the shim, where a processor's container sees it, and where runners do, which put it there."""
 SOCKET = "shim.sock"
+_OWN = {each.strip("/").split("/")[0] for each in (BRIDGES, STATE, SHIMS_OF_RUNNER, CHANGES, "/proc", "/sys", "/dev")}
+_SYSTEM = {"bin", "boot", "etc", "home", "lib", "lib64", "opt", "root", "run", "sbin", "tmp", "usr", "var"}
 
 
 def sidecar(runner: str | None) -> str:
@@ -67,13 +72,24 @@ def here(path: Path, folder: Path) -> str:
     return (up + "/".join(path.parts[len(shared) :])).rstrip("/")
 
 
+def is_taken(place: str) -> bool:
+    """Whether a runner's container has something of its own at `place`, a path in it."""
+    parts = place.strip("/").split("/")
+    return parts[0] in _OWN or (len(parts) == 1 and parts[0] in _SYSTEM)
+
+
 def _plain(path: Path) -> Path:
     """Without `..`, going by its words alone: a link stays what it is called."""
     return Path(os.path.normpath(path))
 
 
-def inside(path: Path, folder: Path) -> str:
-    """Where a runner's container has `path`: as far from the pipeline's folder as it is here."""
+def inside(path: Path, folder: Path, absolute: Collection[str] = ()) -> str:
+    """Where a runner's container has `path`: as far from the pipeline's folder as it is here.
+
+    What is written as an `absolute` path is there by that.
+    """
+    if str(path) in absolute:
+        return str(path)
     found = here(path, folder)
     if found.startswith("/"):
         return found

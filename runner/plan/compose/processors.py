@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runner.plan.compose import naming
+from runner.plan.compose.runners import Surroundings
 from runner.plan.compose.yaml import Alias, Block, Value, literal
 from runner.plan.identity import IDS, instance_gid, instance_uid
 from runner.plan.images import Image
@@ -42,9 +43,10 @@ def common(pipeline: Pipeline, side: str) -> Block:
     )
 
 
-def service(spec: Processor, name: str, image: Image, pipeline: Pipeline) -> Block:
+def service(spec: Processor, name: str, image: Image, around: Surroundings) -> Block:
     """The service of one processor, which runs in `image`, called `name`."""
     built = spec.image is None
+    pipeline = around.pipeline
     keys: dict[str, Value] = {
         "<<": Alias(COMMON),
         "image": literal(name),
@@ -55,11 +57,21 @@ def service(spec: Processor, name: str, image: Image, pipeline: Pipeline) -> Blo
         **_network(spec),
         **_walls(spec, image, pipeline),
         **_limits(spec),
-        "tmpfs": _tmpfs(spec, pipeline),
-        "volumes": [*_shared(spec), *(_bind(mount, pipeline) for mount in _mounts(spec, pipeline))],
+        "stop_grace_period": _longer(spec, pipeline),
+        "tmpfs": _tmpfs(spec, image, pipeline),
+        "volumes": [*_shared(spec), *(_bind(mount, pipeline) for mount in _mounts(spec, around))],
     }
-    notes = {"pull_policy": "made by `connector build`"} if built else {}
+    notes = {"stop_grace_period": "Stopped alone, its program has that long to end by itself."}
+    if built:
+        notes["pull_policy"] = "made by `connector build`"
     return Block(keys, notes=notes)
+
+
+def _longer(spec: Processor, pipeline: Pipeline) -> str | None:
+    """How long a stop may take whose program may take longer than a whole drain; None: as long as any."""
+    if spec.stop.grace_s <= pipeline.drain_s:
+        return None
+    return format_duration(spec.stop.grace_s + _LONGER_S)
 
 
 def _shared(spec: Processor) -> list[Block]:
@@ -90,7 +102,8 @@ def _walls(spec: Processor, image: Image, pipeline: Pipeline) -> dict[str, Value
     if not spec.untrusted:
         return {}
     uid, gid = _user(spec, pipeline)
-    home = None if any(variable.startswith("HOME=") for variable in image.env) else Block({"HOME": _TMP})
+    own = spec.image is not None and any(variable.startswith("HOME=") for variable in image.env)
+    home = None if own else Block({"HOME": _TMP})
     return {"user": f"{uid}:{gid}", "environment": home, "ipc": "none", "cgroup": "private"}
 
 
@@ -111,10 +124,18 @@ def _limits(spec: Processor) -> dict[str, Value]:
     }
 
 
-def _tmpfs(spec: Processor, pipeline: Pipeline) -> list[str] | None:
-    """The folder for temporary files: all that can be written but for mounts; no programs in an untrusted one."""
-    if any(mount.target == _TMP for mount in spec.mounts):
-        return None
+def _tmpfs(spec: Processor, image: Image, pipeline: Pipeline) -> list[str] | None:
+    """The folder for temporary files: all that can be written but for mounts; no programs in an untrusted one.
+
+    The volumes of an untrusted one's image are like it, which would be on disk without a bound.
+    """
+    folders = [_TMP, *(volume for volume in image.volumes if spec.untrusted and volume != _TMP)]
+    mounted = {mount.target for mount in spec.mounts}
+    options = ",".join(_tmp_options(spec, pipeline))
+    return [f"{literal(folder)}:{options}" for folder in folders if folder not in mounted] or None
+
+
+def _tmp_options(spec: Processor, pipeline: Pipeline) -> list[str]:
     size_bytes = spec.resources.disk_bytes
     options = ["mode=1777"]
     if size_bytes is not None:
@@ -122,17 +143,15 @@ def _tmpfs(spec: Processor, pipeline: Pipeline) -> list[str] | None:
         options = [f"size={_size(size_bytes)}", f"nr_inodes={inodes}", *options]
     if spec.untrusted:
         uid, gid = _user(spec, pipeline)
-        options = ["noexec", "nosuid", "nodev", *options, f"uid={uid}", f"gid={gid}"]
-    else:
-        options = ["exec", "nosuid", "nodev", *options]
-    return [f"{_TMP}:{','.join(options)}"]
+        return ["noexec", "nosuid", "nodev", *options, f"uid={uid}", f"gid={gid}"]
+    return ["exec", "nosuid", "nodev", *options]
 
 
-def _mounts(spec: Processor, pipeline: Pipeline) -> list[Mount]:
+def _mounts(spec: Processor, around: Surroundings) -> list[Mount]:
     """Its mounts, and the folder of a `use` processor with an image of somebody else, where its runner says it is."""
     mounts = list(spec.mounts)
     if spec.template is not None and spec.image is not None:
-        mounts.append(Mount(spec.template, naming.inside(spec.template, pipeline.folder)))
+        mounts.append(Mount(spec.template, around.inside(spec.template)))
     return mounts
 
 

@@ -14,6 +14,8 @@ from runner.spec.model import Contract, Pipeline, Processor
 
 MARK = "Written by `connector export compose`"
 """How a Compose file begins that may be written anew."""
+FOUND_BY_COMPOSE = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+"""The files that Compose looks for, the first one first; it reads one of them."""
 MOST_REPLICAS = 8
 """So many containers of a processor may work at once (`docker compose up --scale`); more stand by."""
 _BRIDGE = "bridge"
@@ -60,14 +62,22 @@ def compose_text(ground: Ground) -> str:
 
 def _heading(ground: Ground) -> str:
     around = ground.around
-    lines = [
-        f"{MARK} from {around.file.name}. Change that and export again; what is yours goes into compose.override.yaml.",
-        "",
-        f"  docker compose up          # all of it: {', '.join(around.pipeline.processors)}",
-        "  docker compose logs -f     # what programs and runners say",
-        "  docker compose down        # drains first; -v gives up the state as well",
+    found = around.output in FOUND_BY_COMPOSE
+    command = "docker compose" if found else f"docker compose -f {around.output}"
+    yours = "compose.override.yaml" if found else "a file of your own, behind another -f"
+    verbs = [
+        (f"{command} up", f"all of it: {', '.join(around.pipeline.processors)}"),
+        (f"{command} logs -f", "what programs and runners say"),
+        (f"{command} down", "drains first; -v gives up the state as well"),
     ]
-    return "\n".join(lines)
+    width = max(len(verb) for verb, _ in verbs) + 4
+    return "\n".join(
+        [
+            f"{MARK} from {around.file.name}. Change that and export again; what is yours goes into {yours}.",
+            "",
+            *(f"  {verb:<{width}} # {what}" for verb, what in verbs),
+        ]
+    )
 
 
 def _services(ground: Ground) -> Block:
@@ -81,10 +91,10 @@ def _services(ground: Ground) -> Block:
         own = [spec for spec in pipeline.processors.values() if spec.runner == runner]
         notes[name] = f"The runner of {', '.join(spec.name for spec in own)}."
         for spec in own:
-            keys[spec.name] = processors.service(spec, ground.names[spec.name], ground.images[spec.name], pipeline)
+            keys[spec.name] = processors.service(spec, ground.names[spec.name], ground.images[spec.name], around)
             notes[spec.name] = _said(spec)
     if around.links.nats:
-        keys[naming.NATS] = _nats()
+        keys[naming.NATS] = _nats(around.links.nats_ports)
         notes[naming.NATS] = "Keeps the messages of the channels that go over NATS; runners wait for it by themselves."
     return Block(keys, notes=notes, apart=True)
 
@@ -98,7 +108,7 @@ def _said(spec: Processor) -> str:
     return f"{way}, {spec.contract}{', not trusted' if spec.untrusted else ''}"
 
 
-def _nats() -> Block:
+def _nats(ports: list[str]) -> Block:
     return Block(
         {
             "image": "nats:2",
@@ -107,7 +117,8 @@ def _nats() -> Block:
             "read_only": True,
             "cap_drop": ["ALL"],
             "security_opt": ["no-new-privileges:true"],
-            "networks": [naming.NATS],
+            "networks": [naming.NATS, naming.OUTSIDE] if ports else [naming.NATS],
+            "ports": ports or None,
             "volumes": ["nats-data:/data"],
         }
     )
@@ -115,6 +126,8 @@ def _nats() -> Block:
 
 def _networks(pipeline: Pipeline, around: Surroundings) -> Block | None:
     used = dict.fromkeys(name for joined in around.links.networks.values() for name in joined)
+    if around.links.nats_ports:
+        used[naming.OUTSIDE] = None
     keys: dict[str, Value] = {}
     notes: dict[str, str] = {}
     for name in used:
@@ -122,7 +135,7 @@ def _networks(pipeline: Pipeline, around: Surroundings) -> Block | None:
     if naming.RUNNERS in used:
         notes[naming.RUNNERS] = "From runner to runner, and nobody else."
     if naming.OUTSIDE in used:
-        notes[naming.OUTSIDE] = "Runners whose channels lead to programs outside of the project."
+        notes[naming.OUTSIDE] = "For channels that lead to programs outside of the project."
     for spec in pipeline.processors.values():
         if spec.network == "outbound":
             name = naming.outbound(spec.name)

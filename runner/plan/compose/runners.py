@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from runner.plan.compose import naming
 from runner.plan.compose.links import Links
@@ -38,7 +38,10 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all runners of a project have in common. `file` is the pipeline's, `side` the folder beside it."""
+    """What all runners of a project have in common. `file` is the pipeline's, `side` the folder beside it.
+
+    `absolute` are the paths that the pipeline file has as such, `output` is what the Compose file is called.
+    """
 
     pipeline: Pipeline
     file: Path
@@ -48,6 +51,12 @@ class Surroundings:
     variables: tuple[Variable, ...]
     secrets: tuple[Secret, ...]
     schemas: tuple[Path, ...] = ()
+    absolute: frozenset[str] = frozenset()
+    output: str = "compose.yaml"
+
+    def inside(self, path: Path) -> str:
+        """Where a runner's container has a file or folder that the pipeline file names."""
+        return naming.inside(path, self.pipeline.folder, self.absolute)
 
 
 def common(around: Surroundings) -> Block:
@@ -106,22 +115,22 @@ def service(runner: str | None, around: Surroundings) -> Block:
 
 
 def _command(runner: str | None, around: Surroundings) -> list[str]:
-    file = naming.inside(around.file, around.pipeline.folder)
+    file = literal(naming.inside(around.file, around.pipeline.folder))
     part = [] if runner is None else ["--runner", runner]
     shims = ["--shim-dir", naming.SHIMS_OF_RUNNER, "--logs", "containers"]
-    return ["sidecar", file, "--changes", f"{naming.PIPELINE}/{CHANGES}", "--state-dir", naming.STATE, *shims, *part]
+    return ["sidecar", file, "--changes", naming.CHANGES, "--state-dir", naming.STATE, *shims, *part]
 
 
 def _environment(variables: Iterable[Variable]) -> Block | None:
     """The variables that the pipeline file puts in, as they are where the project is brought up."""
     values = {
-        each.name: f"${{{each.name}:?the pipeline file needs it}}" if each.needed else f"${{{each.name}:-}}"
+        each.name: f"${{{each.name}?the pipeline file needs it}}" if each.needed else f"${{{each.name}:-}}"
         for each in variables
     }
     return Block(values) if values else None
 
 
-def _volumes(runner: str | None, own: Iterable[Processor], around: Surroundings) -> list[str]:
+def _volumes(runner: str | None, own: Iterable[Processor], around: Surroundings) -> list[str | Block]:
     """Its state, the bridges of its processors, and the files that the pipeline file names."""
     folder = around.pipeline.folder
     shared = [
@@ -131,37 +140,48 @@ def _volumes(runner: str | None, own: Iterable[Processor], around: Surroundings)
     ]
     files: dict[str, tuple[str, bool]] = {
         naming.inside(around.file, folder): (naming.here(around.file, folder), False),
-        f"{naming.PIPELINE}/{CHANGES}": (f"./{around.side}/{CHANGES}", False),
+        naming.CHANGES: (f"./{around.side}/{CHANGES}", False),
     }
-    needed = {**dict.fromkeys(around.schemas, False), **needed_files(around.pipeline, runner)}
-    for path, writable in needed.items():
-        files[naming.inside(path, folder)] = (naming.here(path, folder), writable)
-    binds = [f"{source}:{target}{'' if writable else ':ro'}" for target, (source, writable) in files.items()]
-    return [*shared, *map(literal, binds)]
+    for path, (target, writable) in needed_files(around, runner).items():
+        files[target] = (naming.here(path, folder), writable or files.get(target, ("", False))[1])
+    return [*shared, *(_bind(source, target, writable=writable) for target, (source, writable) in files.items())]
 
 
-def needed_files(pipeline: Pipeline, runner: str | None) -> Mapping[Path, bool]:
-    """What of this machine's files a runner needs besides the pipeline file, and whether it writes there."""
-    found: dict[Path, bool] = {}
+def _bind(source: str, target: str, *, writable: bool) -> str | Block:
+    """A mount in one line, or where a path has a colon, which divides such a line, as a mapping."""
+    if ":" not in source + target:
+        return literal(f"{source}:{target}{'' if writable else ':ro'}")
+    read_only = None if writable else True
+    return Block({"type": "bind", "source": literal(source), "target": literal(target), "read_only": read_only})
+
+
+def needed_files(around: Surroundings, runner: str | None) -> Mapping[Path, tuple[str, bool]]:
+    """What of this machine's files a runner needs besides the pipeline file.
+
+    Each with where its container has it, and whether it writes there.
+    """
+    pipeline = around.pipeline
+    found = {schema: (around.inside(schema), False) for schema in around.schemas}
     for spec in pipeline.processors.values():
         if spec.template is not None:  # of every runner: the file is read as a whole
-            found[spec.template] = False
+            found[spec.template] = around.inside(spec.template), False
     for channel in pipeline.channels.values():
-        found |= _files_of(channel, mine=_has(pipeline, channel, runner))
+        if channel.file is not None and _has(pipeline, channel, runner):
+            place = str(PurePosixPath(around.inside(channel.file.path)).parent)
+            folder = channel.file.path.parent
+            found[folder] = place, bool(channel.writers) or found.get(folder, ("", False))[1]
+        found |= {path: (around.inside(path), False) for path in _protection(channel)}
     return found
 
 
-def _files_of(channel: Channel, *, mine: bool) -> dict[Path, bool]:
-    found: dict[Path, bool] = {}
-    if channel.file is not None and mine:
-        found[channel.file.path.parent] = bool(channel.writers)
+def _protection(channel: Channel) -> Iterator[Path]:
+    """The files with its certificates and keys."""
     network = channel.network
     if network is not None and network.tls is not None:
         tls = network.tls
-        found |= dict.fromkeys((path for path in (tls.ca, tls.cert, tls.key) if path is not None), False)
+        yield from (path for path in (tls.ca, tls.cert, tls.key) if path is not None)
     if network is not None and network.keys is not None:
-        found[network.keys] = False
-    return found
+        yield network.keys
 
 
 def _has(pipeline: Pipeline, channel: Channel, runner: str | None) -> bool:

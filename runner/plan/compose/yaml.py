@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./@+=-]*(?::[A-Za-z0-9_./@+=-]+)*")
 _AMBIGUOUS = re.compile(
-    r"(?i)y|n|yes|no|on|off|true|false|null|~|[-+.]?[0-9][0-9_.,:]*(?:e[-+]?[0-9]+)?|0[xob][0-9a-f_]+|[-+]?\.(?:inf|nan)"
+    r"(?i)y|n|yes|no|on|off|true|false|null|~|[-+.]?[0-9][0-9_.,:]*(?:e[-+]?[0-9]+)?|[0-9]{4}-[0-9]{1,2}-[0-9].*|0[xob][0-9a-f_]+|[-+]?\.(?:inf|nan)"
 )
-"""What some reader of YAML takes for something else than a string: words of YAML 1.1, numbers, times in base 60."""
+"""What some reader of YAML takes for something else than a string: words of YAML 1.1, numbers, dates, times."""
 _WIDTH = 110
 
 
@@ -39,7 +39,7 @@ class Block:
     apart: bool = False
 
 
-Value = str | int | bool | None | Sequence[str] | Sequence["Block"] | Block | Alias
+Value = str | int | bool | None | Sequence["str | Block"] | Block | Alias
 
 
 def dump(block: Block, heading: str) -> str:
@@ -56,7 +56,15 @@ def scalar(value: str | int | bool) -> str:
         return str(value)
     if _PLAIN.fullmatch(value) and not _AMBIGUOUS.fullmatch(value):
         return value
-    return json.dumps(value, ensure_ascii=False)
+    return "".join(_escaped(each) for each in json.dumps(value, ensure_ascii=False))
+
+
+def _escaped(character: str) -> str:
+    """A character between quotes; what cannot be seen, in YAML's way: some are not allowed, or end lines."""
+    if character == " " or character.isprintable():
+        return character
+    number = ord(character)
+    return f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"
 
 
 def literal(text: str) -> str:
@@ -97,7 +105,7 @@ def _entry(key: str, value: Value, indent: str) -> Iterator[str]:
             yield from _list(name, value, indent)
 
 
-def _list(name: str, values: Sequence[str] | Sequence[Block], indent: str) -> Iterator[str]:
+def _list(name: str, values: Sequence[str | Block], indent: str) -> Iterator[str]:
     texts = [scalar(each) for each in values if isinstance(each, str)]
     short = f"{name} [{', '.join(texts)}]"
     if len(texts) == len(values) and len(short) <= _WIDTH:

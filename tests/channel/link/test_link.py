@@ -38,9 +38,10 @@ async def through(wire: Wire, *, count: int, writer_listens: bool = False, capac
     return left, right
 
 
+@pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("writer_listens", [False, True])
-def test_all_arrives_in_order_and_both_end(writer_listens: bool) -> None:
-    left, right = asyncio.run(through(Wire(), count=5000, writer_listens=writer_listens))
+def test_all_arrives_in_order_and_both_end(writer_listens: bool, direct: bool) -> None:
+    left, right = asyncio.run(through(Wire(direct=direct), count=5000, writer_listens=writer_listens))
     (reader,) = left.channel.readers
     assert (left.channel.written, reader.account.acknowledged, right.channel.written) == (5000, 5000, 5000)
     assert reader.held == 0
@@ -52,9 +53,10 @@ def seeded(seed: int, kinds: tuple[str, ...], one_in: int) -> Callable[[int], st
 
 
 @pytest.mark.parametrize("kind", ["cut", "lose", "corrupt", "hang"])
+@pytest.mark.parametrize("direct", [False, True])
 @pytest.mark.parametrize("writer_listens", [False, True])
-def test_faults_lose_and_double_nothing(kind: str, writer_listens: bool) -> None:
-    wire = Wire(seeded(7, (kind,), 6 if kind != "hang" else 12))
+def test_faults_lose_and_double_nothing(kind: str, writer_listens: bool, direct: bool) -> None:
+    wire = Wire(seeded(7, (kind,), 6 if kind != "hang" else 12), direct=direct)
     left, right = asyncio.run(through(wire, count=6000, writer_listens=writer_listens, capacity=4096))
     assert wire.faults > 3
     assert right.channel.written == 6000 == left.channel.readers[0].account.acknowledged
@@ -86,7 +88,8 @@ def test_a_frame_that_comes_slowly_is_not_silence(comes: bool, monkeypatch: pyte
     asyncio.run(act())
 
 
-def test_frames_that_come_together_are_answered_together() -> None:
+@pytest.mark.parametrize("direct", [False, True])
+def test_frames_that_come_together_are_answered_together(direct: bool) -> None:
     sent: dict[int, int] = {}
 
     class Counting(Wire):
@@ -94,9 +97,65 @@ def test_frames_that_come_together_are_answered_together() -> None:
             sent[frame[4]] = sent.get(frame[4], 0) + 1
             return super().pass_on(half, frame)
 
-    asyncio.run(through(Counting(), count=20_000))
+    asyncio.run(through(Counting(direct=direct), count=20_000))
     assert sent[ord("D")] > 100
     assert sent[ord("A")] <= sent[ord("D")] // 2 + 4  # half the window, or 5 ms; the end, and the bye
+
+
+def data_frames(wire: Wire) -> list[int]:
+    """How many bytes each frame with messages has; filled as they are sent."""
+    sizes: list[int] = []
+    passing = wire.pass_on
+
+    def pass_on(half: Half, frame: bytes) -> bytes | None:
+        if frame[4] == ord("D"):
+            sizes.append(len(frame))
+        return passing(half, frame)
+
+    wire.pass_on = pass_on  # type: ignore[method-assign]
+    return sizes
+
+
+def test_what_is_worth_a_frame_is_sent_while_it_is_written_and_less_soon_after() -> None:
+    async def act() -> None:
+        wire = Wire(direct=True)
+        sizes = data_frames(wire)
+        right = End("reader", wire, listens=True, capacity=8 << 20)
+        left = End("writer", wire, listens=False, capacity=8 << 20)
+        await left.write(1, 1)
+        assert await right.read(1) == [b"1"]  # little is sent by itself
+        del sizes[:]
+        assert left.writer is not None
+        piece = left.codec.batch_of([b"x" * 1023] * 256)
+        left.writer.publish(piece)
+        assert sizes == []
+        left.writer.publish(piece)
+        assert sizes == [2 * piece.size_bytes + 17]
+        left.writer.publish(piece)
+        right.got = []
+        await right.read(3 * 256)
+        assert sizes == [2 * piece.size_bytes + 17, piece.size_bytes + 17]
+        for end in (left, right):
+            await end.kill()
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_message_that_is_too_long_fails_the_channel_and_not_who_writes(direct: bool) -> None:
+    async def act() -> None:
+        wire = Wire(direct=direct)
+        right = End("reader", wire, listens=True, capacity=8 << 20, max_message=1000)
+        left = End("writer", wire, listens=False, capacity=8 << 20, max_message=1000)
+        await left.write(1, 1)
+        await right.read(1)
+        assert left.writer is not None
+        left.writer.publish(left.codec.batch_of([bytes(2 << 20)]))
+        await until(lambda: bool(left.told.failed))
+        assert "message 2 has 2,097,153 bytes, and it carries 1,000" in left.told.failed[0]
+        await asyncio.gather(left.kill(), right.kill())
+
+    asyncio.run(act())
 
 
 async def durable_through(folder: Path, seed: int, kills: int) -> list[bytes]:

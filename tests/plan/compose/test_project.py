@@ -111,6 +111,23 @@ def test_an_untrusted_one_has_no_network_a_user_of_its_own_and_limits(chain: Exp
     assert tmp.startswith("/tmp:noexec,nosuid,nodev,size=64m,nr_inodes=")
 
 
+def test_the_volumes_of_an_untrusted_image_are_bounded(tmp_path: Path) -> None:
+    found = Exported(CHAIN, tmp_path, Image("x", entrypoint=("go",), volumes=("/data", "/tmp")), secrets=())
+    first, second = found.service("clean")["tmpfs"]
+    assert first.startswith("/tmp:noexec,nosuid,nodev,size=64m,")
+    assert second == first.replace("/tmp:", "/data:")
+    assert len(found.service("fetch")["tmpfs"]) == 1
+
+
+def test_an_untrusted_home_does_not_depend_on_what_was_built(tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    (tmp_path / "clean/processor.toml").write_text('name = "clean"\ncommand = ["python3", "clean.py"]\n')
+    (tmp_path / "clean/clean.py").write_text("")
+    text = CHAIN.replace('image    = "clean:1"', 'use = "clean"')
+    for image in (IMAGE, Image("sha256:2", entrypoint=("go",), env=("HOME=/tmp",))):
+        assert Exported(text, tmp_path, image, secrets=()).service("clean")["environment"] == {"HOME": "/tmp"}
+
+
 def test_a_network_is_only_where_the_file_asks_for_one(chain: Exported) -> None:
     assert chain.service("fetch")["networks"] == ["fetch-outbound"]  # the default of a trusted image
     assert chain.service("store")["networks"] == ["database"]
@@ -138,7 +155,7 @@ def test_what_drains_has_time_to(tmp_path: Path) -> None:
 
 
 def test_variables_of_the_file_are_those_where_the_project_is_brought_up(chain: Exported) -> None:
-    assert chain.service("connector")["environment"] == {"URL": "${URL:?the pipeline file needs it}"}
+    assert chain.service("connector")["environment"] == {"URL": "${URL?the pipeline file needs it}"}
 
 
 def test_a_secret_goes_to_the_runner_whose_processor_has_it(tmp_path: Path) -> None:
