@@ -135,6 +135,20 @@ def test_a_message_that_drips_is_not_waited_for_for_ever_either() -> None:
     run(act)
 
 
+def test_who_has_gone_is_not_said_never_to_have_come() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp")
+        async with end.alive():
+            _, writer = await end.connected()
+            writer.write(b"one\n")
+            await end.read(1)
+            writer.close()
+            await until(lambda: not end.far.peers, "it to be gone")
+            assert end.far.missing.endswith(": the connection is over")
+
+    run(act)
+
+
 def test_a_message_begins_with_its_first_byte_however_long_after_the_one_before() -> None:
     async def act() -> None:
         end = End("reader", "tcp", bounds=Bounds(whole_s=0.2))
