@@ -53,7 +53,7 @@ def command(folder: Path, hosts: tuple[str, ...], *, force: bool) -> int:
     click.echo(f"{folder}: certificates and keys for {', '.join(names)}, good for {_DAYS} days")
     click.echo(
         f'tls = {{ ca = "{folder}/ca.pem", cert = "{folder}/runner.pem", key = "{folder}/runner.key" }}'
-        "   # tcp, websocket"
+        "   # tcp, websocket, http"
     )
     click.echo(f'keys = "{folder}"   # zeromq')
     return 0

@@ -269,15 +269,15 @@ class AttachedLauncher(Launcher):
         self._together = asyncio.get_running_loop().call_later(_TOGETHER_S, self._judge_stop)
 
     def _judge_stop(self) -> None:
-        """All that work are asked to stop: the run is stopped in order. Else those that are asked leave it.
+        """All that are here are asked to stop: the run is stopped in order. Else those that are asked leave it.
 
-        In a run that is being stopped anyway they have its end to wait for.
+        Those whose programs are done count as well: who stops a project asks them too, who restarts one service does
+        not. In a run that is being stopped anyway they have its end to wait for.
         """
         if self.context.stopping():
             return
         seats = [seat for bridge in self._bridges.values() for seat in bridge.seats]
-        working = [seat for seat in seats if seat.taken]
-        if working and all(seat.asked for seat in working):
+        if any(seat.taken for seat in seats) and all(seat.asked for seat in seats):
             self.context.stop("the containers of all its processors are being stopped")
             return
         for seat in seats:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 from runner.channel.base import Outside, Reader, Writer
@@ -17,6 +16,7 @@ from runner.channel.plain.kinds import plain_ends
 from runner.codec.registry import codec_named
 from runner.spec.model import Channel, Durability, Network
 from runner.store.store import Store
+from tests.addresses import free_port, listens
 from tests.waiting import quiet, until
 
 LIMIT_S = 40
@@ -30,20 +30,6 @@ def run(act: Callable[[], Coroutine[Any, Any, None]]) -> None:
             await act()
 
     asyncio.run(bounded())
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
-def listens(port: int) -> bool:
-    """Whether somebody does: looked up, as who tries it would be somebody who came."""
-    tables = "".join(Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
-    rows = (line.split() for line in tables.splitlines() if "local_address" not in line)
-    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
 
 
 class End:

@@ -98,6 +98,17 @@ def test_tls_handshakes_count_and_are_not_waited_for_for_ever(kind: str, tmp_pat
     run(act)
 
 
+def test_who_goes_while_tls_is_agreed_on_is_told_with_a_cause(tmp_path: Path) -> None:
+    async def act() -> None:
+        end = End("reader", "tcp", tls=authority(tmp_path).server)
+        async with end.alive():
+            _, writer = await end.connected()
+            await gone(writer)
+            await until(lambda: _hit(end, "cannot be let in: the connection was reset"), "the cause")
+
+    run(act)
+
+
 async def _speaks_tls(end: End, kind: str, client: Tls) -> None:
     from runner.channel import tls
 

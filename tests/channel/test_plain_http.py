@@ -17,7 +17,8 @@ from runner.channel.plain.bounds import BOUNDS, Bounds
 from runner.channel.plain.http import retry_after_s
 from runner.channel.plain.keys import SeenKeys
 from runner.store.store import Store
-from tests.channel.plain_end import End, free_port, numbered, run
+from tests.addresses import free_port
+from tests.channel.plain_end import End, numbered, run
 from tests.waiting import until
 
 QUICK = Bounds(first_wait_s=0.001, longest_wait_s=0.01, room_s=0.1, body_s=0.3, head_s=0.3)

@@ -16,7 +16,8 @@ from aiohttp import web
 from runner.channel.plain import websocket
 from runner.channel.plain.bounds import Bounds
 from runner.store.store import Store
-from tests.channel.plain_end import End, free_port, numbered, reset, run
+from tests.addresses import free_port
+from tests.channel.plain_end import End, numbered, reset, run
 from tests.waiting import until
 
 
@@ -130,6 +131,20 @@ def test_a_message_that_drips_is_not_waited_for_for_ever_either() -> None:
             writer.close()
             await asyncio.gather(closed, return_exceptions=True)
         assert not end.channel.written
+
+    run(act)
+
+
+def test_who_has_gone_is_not_said_never_to_have_come() -> None:
+    async def act() -> None:
+        end = End("reader", "tcp")
+        async with end.alive():
+            _, writer = await end.connected()
+            writer.write(b"one\n")
+            await end.read(1)
+            writer.close()
+            await until(lambda: not end.far.peers, "it to be gone")
+            assert end.far.missing.endswith(": the connection is over")
 
     run(act)
 

@@ -12,7 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from runner.channel.base import Channel, Outside, Reader, Writer
 from runner.channel.durable import DurableChannel
@@ -29,7 +29,8 @@ from tests.addresses import free_port
 from tests.certificates import authority, curve_keys
 
 LINKS = ("tcp", "tcp+tls", "websocket", "zeromq", "zeromq+curve")
-KINDS = ("memory", "pipe", "durable", "file", *LINKS, "nats", "http")
+PLAIN = ("tcp+plain", "websocket+plain", "zeromq+plain")
+KINDS = ("memory", "pipe", "durable", "file", *LINKS, "nats", "http", *PLAIN)
 LIMIT_S = 40.0
 
 
@@ -241,12 +242,24 @@ class FileLine(ChannelLine):
 
 
 class FarLine(ChannelLine):
-    """Two runners, and an address or a server between them. `through`: the port that who connects goes to."""
+    """Two runners, and an address or a server between them. `through`: the port that who connects goes to.
+
+    `closes`: where a plain peer can end the channel, the end of its connection does.
+    """
 
     def __init__(
-        self, kind: str, folder: Path, *, url: str | None = None, through: int | None = None, **more: Any
+        self,
+        kind: str,
+        folder: Path,
+        *,
+        url: str | None = None,
+        through: int | None = None,
+        closes: bool = True,
+        **more: Any,
     ) -> None:
         super().__init__(kind, folder, **more)
+        closes = closes and kind in ("tcp+plain", "websocket+plain")
+        self.end_is: Literal["never", "close"] = "close" if closes else "never"
         self.port = free_port()
         self.through = through
         self._url = url
@@ -257,7 +270,7 @@ class FarLine(ChannelLine):
     def _end(self, side: str) -> Channel:
         writes = side == "writing"
         name, _, protection = self.kind.partition("+")
-        plain = name == "http"
+        plain = name == "http" or protection == "plain"
         spec = ChannelSpec(
             "c",
             name,
@@ -285,7 +298,8 @@ class FarLine(ChannelLine):
             tls = made.client if writes else made.server
         elif protection == "curve":
             keys = curve_keys(self.folder)
-        return Network(host="127.0.0.1", port=port, codec=self.codec.name, tls=tls, keys=keys, plain=plain)
+        common: dict[str, Any] = {"codec": self.codec.name, "tls": tls, "keys": keys}
+        return Network(host="127.0.0.1", port=port, plain=plain, end=self.end_is, **common)
 
     async def over(self) -> None:
         if self.kind != "http":  # a server is there for whoever else may come

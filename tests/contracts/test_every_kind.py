@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.contracts.kinds import KINDS, LINKS, ChannelLine, Line, opened
+from tests.contracts.kinds import KINDS, LINKS, PLAIN, ChannelLine, Line, opened
 from tests.docs.pages import PROJECT
 from tests.faults.proxy import Fault, Proxy, Way, What
 from tests.nats_server import NatsServer
@@ -25,11 +25,16 @@ pytestmark = [  # nats-py leaves the streams of connections that it has given up
     pytest.mark.filterwarnings("ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"),
 ]
 BATCH_BYTES = 1000
+WIDTH = 10
+"""Digits of a number, so that half of one is seen to be that."""
 CAPACITY_BYTES = 64 << 10
 FRAME_BYTES = 256 << 10
+KERNEL_BYTES = sum(int(Path(f"/proc/sys/net/ipv4/tcp_{each}").read_text().split()[2]) for each in ("wmem", "rmem"))
+"""The most that the kernel keeps of one connection at both its ends."""
 BETWEEN_BYTES = {
     "memory": 0, "durable": 0, "pipe": 1 << 20, "nats": 1_500_000, "http": CAPACITY_BYTES + (64 << 10),
     **dict.fromkeys(LINKS, 2 * CAPACITY_BYTES + 2 * FRAME_BYTES),
+    **dict.fromkeys(PLAIN, KERNEL_BYTES + CAPACITY_BYTES + (1 << 20)),
 }  # fmt: skip
 """More than what its writer's end holds: the queue at the other end, and what is on its way."""
 
@@ -37,6 +42,7 @@ NEVER_FULL = "it has room while the disk has"
 UNHEARD = "who reads is not known to who writes"
 IN_MEMORY = "what is in memory goes with its runner"
 HERE = "it has no connection"
+AT_MOST_ONCE = "at most once: what was on its way is lost"
 EXCEPTIONS = {
     ("file", "full"): NEVER_FULL,
     ("file", "left"): NEVER_FULL,
@@ -48,7 +54,11 @@ EXCEPTIONS = {
     ("pipe", "fan-out"): "it has one reader",
     ("pipe", "restart"): IN_MEMORY,
     ("memory", "restart"): IN_MEMORY,
-    **{(kind, "reconnect"): HERE for kind in ("memory", "pipe", "durable", "file")},
+    ("zeromq+plain", "end"): "nobody is told over ZeroMQ that a peer has ended",
+    **{(kind, "left"): UNHEARD for kind in PLAIN},
+    **{(kind, "restart"): AT_MOST_ONCE for kind in PLAIN},
+    **{(kind, which): HERE for kind in ("memory", "pipe", "durable", "file") for which in ("again", "reconnect")},
+    **{(kind, "reconnect"): AT_MOST_ONCE for kind in PLAIN},
 }
 SHOWN = {
     "order": "messages come whole, once, and in the order of each writer",
@@ -57,6 +67,7 @@ SHOWN = {
     "left": "readers that have left hold up nobody",
     "fan-out": "each reader gets all of it",
     "restart": "killed at both ends and started again it goes on, where it is durable",
+    "again": "a connection that is cut is made again, and messages go on: whole, in order, none of them twice",
     "reconnect": "a connection that is cut loses and doubles nothing",
 }
 OBLIGATIONS = tuple(SHOWN)
@@ -219,44 +230,56 @@ def test_both_sides_killed_and_started_again(kind: str, tmp_path: Path, place: d
     run(act)
 
 
-@owed("reconnect")
-def test_connections_that_are_cut_lose_and_double_nothing(kind: str, tmp_path: Path, place: dict[str, Any]) -> None:
-    cuts = [
-        Fault(what, way, bytes_)
-        for what in (What.RESET, What.FINISH)
-        for way, bytes_ in ((Way.FORTH, 900), (Way.BACK, 10))
-    ]
+@owed("again")
+def test_connections_that_are_cut_are_made_again(kind: str, tmp_path: Path, place: dict[str, Any]) -> None:
+    got = _through_cuts(kind, tmp_path, place)
+    assert {len(payload) for payload in got} == {WIDTH}, "whole"
+    assert got == sorted(set(got)), "in order, none twice"
+    if (kind, "reconnect") not in EXCEPTIONS:
+        assert got == numbered(0, len(got), WIDTH), "all"
 
-    async def act(server: NatsServer | None = None) -> None:
+
+def _through_cuts(kind: str, folder: Path, place: dict[str, Any]) -> list[bytes]:
+    """What comes while connections are cut, and after that."""
+    got: list[bytes] = []
+    cuts = [Fault(What.RESET, Way.FORTH, 900)]
+    if kind != "tcp+plain":  # there nothing goes back, and who sends no more may read on
+        cuts += [
+            Fault(What.RESET, Way.BACK, 10),
+            Fault(What.FINISH, Way.FORTH, 900),
+            Fault(What.FINISH, Way.BACK, 10),
+        ]
+
+    async def act() -> None:
         with Proxy(0) as proxy:
             if place:
                 proxy.target = int(place["url"].rpartition(":")[2])
                 more: dict[str, Any] = {"url": f"nats://127.0.0.1:{proxy.port}"}
             else:
-                more = {"through": proxy.port}
-            async with opened(kind, tmp_path, **more) as line:
+                more = {"through": proxy.port, "closes": False}
+            async with opened(kind, folder, **more) as line:
                 if not place:
                     proxy.target = line.port
                 writing = asyncio.create_task(_write_on(line))
-                got: list[bytes] = await line.read(10)
+                got.extend(await line.read(10))
                 making = asyncio.create_task(asyncio.to_thread(lambda: [proxy.make(cut) for cut in cuts]))
                 while not making.done():
-                    got += await line.read(10)
+                    got.extend(await line.read(10))
                 await making
-                got += await line.read(100)
+                got.extend(await line.read(100))
                 writing.cancel()
                 await asyncio.gather(writing, return_exceptions=True)
-        assert got == numbered(0, len(got))
         assert proxy.connections >= len(cuts)
 
     run(act)
+    return got
 
 
 async def _write_on(line: Line) -> None:
     """For as long as it takes."""
     number = 0
     while True:
-        await line.write(numbered(number, 10))
+        await line.write(numbered(number, 10, WIDTH))
         number += 10
         await asyncio.sleep(0.001)
 

@@ -22,7 +22,7 @@ import psutil
 import pytest
 import zmq
 
-from tests.addresses import free_port
+from tests.addresses import free_port, listens
 from tests.certificates import authority, curve_keys
 from tests.children.build import sink, source
 from tests.e2e import connector as driver
@@ -53,13 +53,6 @@ def writes(kind: str, port: int, count: int = COUNT, **more: Any) -> dict[str, A
         "processors": {"source": {"command": source(count), "writes": "x"}},
         "channels": {"x": {"kind": kind, "address": f"127.0.0.1:{port}", "peer": "plain", **more}},
     }
-
-
-def listens(port: int) -> bool:
-    """Looked up, as who tries it would be the first to come."""
-    tables = "".join(Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6"))
-    rows = (line.split() for line in tables.splitlines() if "local_address" not in line)
-    return any(row[1].endswith(f":{port:04X}") and row[3] == "0A" for row in rows)
 
 
 def tool(name: str) -> str:

@@ -187,6 +187,29 @@ def test_one_container_stopped_leaves_the_run(tmp_path: Path) -> None:
         assert result.processor("middle")["restarts"] == 1
 
 
+def test_the_last_that_works_leaves_the_run_as_any_other(tmp_path: Path) -> None:
+    """`compose restart sink`, when the others are done: their containers are there, and are not asked."""
+    pipeline = three(tmp_path, 1000)
+    pipeline["processors"]["sink"] = {"command": ["sleep", "1000"], "reads": "clean"}
+    with Sidecar(tmp_path, pipeline) as sidecar:
+        running = sidecar.begin()
+        *others, last = sidecar.containers(*NAMES)
+        done = {"source": "exited", "middle": "exited", "sink": "running"}
+        until(lambda: states(sidecar) == done, "all but the sink to be done")
+        last.terminate()
+        assert last.wait(DEADLINE_S) == 143
+        until(lambda: sidecar.dead() or sidecar.cause("sink").startswith("waiting for a container"), "it to be missed")
+        assert sidecar.ask("/ready")[1]["stopping"] is None
+        assert [each.poll() for each in others] == [None, None]
+        running.signal(signal.SIGTERM)
+        sidecar.finish().expect(128 + signal.SIGTERM, "stopped")
+
+
+def states(sidecar: Sidecar) -> dict[str, str]:
+    """The state of each processor."""
+    return {name: each["state"] for name, each in sidecar.ask("/ready")[1].get("processors", {}).items()}
+
+
 def test_a_stopped_sidecar_drains_and_its_containers_wait_for_the_next(tmp_path: Path) -> None:
     with Sidecar(tmp_path, three(tmp_path, 10_000_000)) as sidecar:
         running = sidecar.begin()

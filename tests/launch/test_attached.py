@@ -27,6 +27,7 @@ from runner.launch.shim.locate import shim_path
 from runner.launch.shim_client import LARGEST_PACKET_BYTES
 from runner.spec.model import Home, Processor, StopPolicy
 from tests.launch.shims import Shims
+from tests.waiting import until
 
 LIMIT_S = 30.0
 HELLO = b"H" + struct.pack("<I", 1) + b"/bridge/shim.sock"
@@ -93,12 +94,6 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
     asyncio.run(bounded())
     assert errors == []
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Nobody tells of what it waits for."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0.001)
 
 
 @contextlib.contextmanager

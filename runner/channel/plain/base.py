@@ -127,7 +127,6 @@ async def dial(connect: Callable[[], Awaitable[Peer]], host: Host) -> None:
                 peer.close()
             if peer.moved:
                 wait_s = bounds.first_wait_s
-            host.tell("the connection is over")
         await asyncio.sleep(jittered(wait_s))
         wait_s = min(2 * wait_s, bounds.longest_wait_s)
 
@@ -226,9 +225,11 @@ class PlainEnd(FarEnd, Host):
         """See `Host`."""
         self.peers.add(peer)
         self.changed.set()
+        why = "the connection is over"
         try:
             await self.talk(peer)
         except DownError as error:
+            why = str(error)
             self.warn(f"{peer.remote}: {error}", kind=f"down: {error}")
         except CodecError as error:
             self.warn(f"{peer.remote} is let go: {error}", kind=f"no message: {kind_of(error)}")
@@ -237,6 +238,7 @@ class PlainEnd(FarEnd, Host):
             if peer.moved:
                 self._tries = 0
             self.peers.discard(peer)
+            self.tell(why)
             self.changed.set()
 
     def tried(self) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import errno
 import socket
-import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -172,8 +171,7 @@ class Door:
             )
         except OSError as error:
             connection.close()
-            why = reason(error) if isinstance(error, ssl.SSLError) else str(error).lower()
-            self.host.hit(f"cannot be let in: {why}", address[0])
+            self.host.hit(f"cannot be let in: {reason(error)}", address[0])
         finally:
             if visitor.transport is None:
                 self.went(visitor)

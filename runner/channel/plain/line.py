@@ -40,6 +40,8 @@ class Line(asyncio.Protocol):
         self.inner: asyncio.Protocol | None = None
         self.transport: asyncio.Transport | None = None
         self.lost = asyncio.Event()
+        self.failed = False
+        """Whether it has come to another end than one in order."""
         self.ended = False
         """Whether the other side has ended it; to who reads, a connection that we cut looks the same."""
         self.why = "the connection was closed"
@@ -105,6 +107,7 @@ class Line(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
         if exc is not None:
+            self.failed = True
             self.why = reason(exc)
         self.lost.set()
         self._flushed.set()

@@ -95,6 +95,8 @@ class TcpPeer(Peer):
                 if isinstance(self._line, Visitor):
                     self._line.hold(0)
         await self._line.lost.wait()
+        if self._line.failed:
+            raise DownError(self._line.why)
 
     async def finish(self) -> None:
         """See `Peer`: it is told, and has a moment to end as well: a reset would take what it has not read."""

@@ -15,7 +15,6 @@ from runner.protocol.conformance.socket_peer import SocketPeer
 from runner.protocol.frames import End, Nack, Out, State
 
 MANY = 5_000
-_STATE = b"a state of the kit\x00\n"
 
 
 @dataclass(frozen=True)
