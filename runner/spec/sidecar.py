@@ -149,7 +149,7 @@ def _refuse_misspelled(env: Mapping[str, str]) -> None:
     for variable in env:
         if not variable.startswith(_PREFIX) or variable in known or variable in _GIVEN:
             continue
-        if variable.startswith(("CONNECTOR_READS_", "CONNECTOR_WRITES_", "CONNECTOR_TEST_", *_GIVEN_BY_NAME)):
+        if variable.startswith(("CONNECTOR_READS_", "CONNECTOR_WRITES_", *_GIVEN_BY_NAME)):
             continue
         close = nearest(variable.removeprefix(_PREFIX), ends)
         if close is not None:

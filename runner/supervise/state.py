@@ -83,8 +83,8 @@ class State:
         if not processor.is_source or processor.ended_before:
             return
         writers = [writer for outlet in outlets for writer in outlet.writers]
-        if writers and all(writer.durable and not writer.carried for writer in writers):
-            return  # nothing of it is on record: it begins
+        if all(writer.durable and not writer.carried for writer in writers):
+            return  # nothing of it is on record, or it writes nothing: it begins
         if spec.resume == "none":
             raise RunnerError(
                 'the run before was cut short while it wrote, and resume = "none" says that nothing tells where it was',

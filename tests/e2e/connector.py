@@ -28,7 +28,7 @@ RUNNER: tuple[str, ...] = (sys.executable, "-m", "runner")
 PROJECT = Path(__file__).resolve().parents[2]
 PYTHON_IMAGE = "python:3.13-slim-trixie"
 LIMIT_S = 60.0
-MARK = "CONNECTOR_TEST_MARK"
+MARK = "MARK_OF_THE_TEST"
 TRACEBACK = re.compile(r"^\W*(Exception Group )?Traceback \(most recent call last\)", re.MULTILINE)
 TERMS = ("acknowledged", "dead", "dropped", "indeterminate", "unread")
 

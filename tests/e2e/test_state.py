@@ -156,6 +156,14 @@ def test_a_source_that_nobody_can_go_on_with_is_refused(connector: Connector, tm
     assert (tmp_path / "out").read_bytes() == sent(1000)
 
 
+def test_a_program_that_writes_nothing_begins_anew(connector: Connector, tmp_path: Path) -> None:
+    pipeline = held(tmp_path, 300)
+    pipeline["processors"]["beside"] = {"command": ["true"]}
+    cut_short(connector, pipeline, tmp_path)
+    (tmp_path / "go").touch()
+    connector.run(pipeline).completed()
+
+
 def test_fresh_starts_over(connector: Connector, tmp_path: Path) -> None:
     pipeline = held(tmp_path, 1000)
     cut_short(connector, pipeline, tmp_path)

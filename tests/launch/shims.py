@@ -16,7 +16,7 @@ from runner.launch.base import LaunchContext
 from runner.spec.model import Processor
 
 DEADLINE_S = 20.0
-PLACE = "CONNECTOR_TEST_PLACE"
+PLACE = "PLACE_OF_THE_TEST"
 """Where bridge folders are, for one that will be killed before it can remove them; short."""
 
 
