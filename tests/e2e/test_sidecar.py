@@ -194,7 +194,7 @@ def test_the_last_that_works_leaves_the_run_as_any_other(tmp_path: Path) -> None
     with Sidecar(tmp_path, pipeline) as sidecar:
         running = sidecar.begin()
         *others, last = sidecar.containers(*NAMES)
-        done = {"source": "exited", "middle": "exited", "sink": "running"}
+        done = {"source": "exited", "middle": "exited", "sink": "draining"}
         until(lambda: states(sidecar) == done, "all but the sink to be done")
         last.terminate()
         assert last.wait(DEADLINE_S) == 143
