@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import zmq
 import zmq.asyncio
 from aiohttp import web
 
-from runner.channel.plain import websocket
+from runner.channel.plain import tcp, websocket
 from runner.channel.plain.bounds import Bounds
 from runner.store.store import Store
 from tests.addresses import free_port
@@ -38,6 +39,21 @@ def test_good_messages_before_one_that_is_too_long_are_delivered_tcp() -> None:
         assert end.channel.refused == 1
         assert "longer than max_message (1000 B)" in end.said
         assert "is let go" in end.said
+
+    run(act)
+
+
+def test_asyncio_does_not_complain_of_a_connection_that_broke() -> None:
+    """It would, when it forgets who kept the error in the wrong order."""
+
+    async def act() -> None:
+        complaints = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+        stream = tcp._Stream(asyncio.StreamReader())
+        stream.connection_lost(ConnectionResetError("reset"))
+        del stream._closed  # type: ignore[attr-defined]  # forgotten before the stream, which would look at it
+        gc.collect()
+        assert complaints == []
 
     run(act)
 

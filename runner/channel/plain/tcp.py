@@ -130,6 +130,17 @@ class TcpPeer(Peer):
         self._began_s = asyncio.get_running_loop().time()  # until now nobody looked whether more came
 
 
+class _Stream(asyncio.StreamReaderProtocol):
+    """What a reader reads from. That its connection broke is told by the line; asyncio has not to complain of it."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio. The error is also kept in a future for `wait_closed`, which nobody calls."""
+        super().connection_lost(exc)
+        closed: asyncio.Future[None] = self._closed  # type: ignore[attr-defined]
+        if not closed.cancelled():
+            closed.exception()
+
+
 class TcpMeeting(Meeting):
     """A listening socket, or a connection to one."""
 
@@ -155,7 +166,7 @@ class TcpMeeting(Meeting):
                 def spoken(line: Line) -> asyncio.BaseProtocol:
                     reader = asyncio.StreamReader()
                     group.create_task(self._handle(line, reader, host))
-                    return asyncio.StreamReaderProtocol(reader)
+                    return _Stream(reader)
 
                 await door.serve(spoken)
         finally:
@@ -177,7 +188,7 @@ class TcpMeeting(Meeting):
         try:
             async with asyncio.timeout(bounds.connect_s):
                 _, line = await asyncio.get_running_loop().create_connection(
-                    lambda: Line(lambda _line: asyncio.StreamReaderProtocol(reader)),
+                    lambda: Line(lambda _line: _Stream(reader)),
                     self._host,
                     self._network.port,
                     ssl=self._tls,
