@@ -194,7 +194,8 @@ def test_a_step_that_fails_shows_its_last_lines(shop: Workshop, connector: Conne
     assert shown == [str(number) for number in range(12, 31)], "20 lines, the last of which is the reason"
     assert "why" in result.stderr
     assert "\x1b" not in result.stderr
-    assert "echo why" not in docker("ps", "--no-trunc", "--format", "{{.Command}}"), "nothing of the failed step goes on"
+    going = docker("ps", "--no-trunc", "--format", "{{.Command}}")
+    assert "echo why" not in going, "nothing of the failed step goes on"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from runner.channel.link import frames, kinds, tcp, websocket, zeromq
+from runner.channel.link import frames, kinds, receiver, tcp, websocket, zeromq
 from runner.channel.link.frames import Data, End, Frame, Hello
 from runner.channel.link.peer import Timing
 from runner.channel.link.receiver import Receiver
@@ -50,7 +50,11 @@ def _takes_all() -> None:
 
 
 def _counts_nothing() -> None:
-    """What was not acknowledged is sent again, whatever the other side has, which takes all that comes."""
+    """What was not acknowledged is sent again, whatever the other side has, which takes all that comes.
+
+    It acknowledges late, so that there is something at each cut.
+    """
+    receiver._MOMENT_S = 0.2
     judge = Sender.judge
 
     def judge_(sender: Sender, theirs: Hello) -> None:

@@ -14,7 +14,7 @@ from tests.faults.proxy import What
 from tests.nats_server import NatsServer
 
 pytestmark = pytest.mark.timeout(300)  # a machine that is busy otherwise takes its time with every start
-CONTROL_ROUNDS = 5
+CONTROL_ROUNDS = 8
 SAMPLE_FAULTS = 7
 CONTROL_FAULTS = 25
 SOAK_FAULTS = 1000
