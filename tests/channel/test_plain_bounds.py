@@ -105,6 +105,7 @@ def test_who_goes_while_tls_is_agreed_on_is_told_with_a_cause(tmp_path: Path) ->
             _, writer = await end.connected()
             await gone(writer)
             await until(lambda: _hit(end, "cannot be let in: the connection was reset"), "the cause")
+        assert _hit(end, "cannot be let in") == 1
 
     run(act)
 

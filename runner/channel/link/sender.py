@@ -10,7 +10,7 @@ from typing import Literal
 from runner.channel.base import Reader
 from runner.channel.link.frames import Ack, Bye, End, Frame, Hello, encode, encode_data
 from runner.channel.link.peer import FRAME_BYTES, TIMING, Peer, Timing
-from runner.channel.link.transport import Connection, DownError, RefusedError
+from runner.channel.link.transport import Connection, DownError, PromptConnection, RefusedError
 from runner.channel.network import Here, Queue
 from runner.channel.positions import end_arrived, keep_end_arrived
 from runner.codec.base import Batch, Buffer
@@ -188,7 +188,7 @@ class Sender(Peer):
         """Send what is queued, but for a rest below `least_bytes`, where that needs no waiting; else `act` does it."""
         reader, connection = self.reader, self.connection
         while (
-            connection is not None
+            isinstance(connection, PromptConnection)
             and connection.ready
             and self._in_memory
             and not self._to_send

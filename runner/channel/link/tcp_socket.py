@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from runner.channel.link.arrived import Arrived
 from runner.channel.link.reasons import named, reason
-from runner.channel.link.transport import Bounds, Connection, DownError
+from runner.channel.link.transport import Bounds, DownError, PromptConnection
 from runner.codec.base import Buffer
 
 _LENGTH_BYTES = 4
@@ -27,7 +27,7 @@ _MOST_AT_ONCE_BYTES = 1 << 20
 _MOST_PARTS = os.sysconf("SC_IOV_MAX")
 
 
-class SocketConnection(Connection):
+class SocketConnection(PromptConnection):
     """See the module. `sock` is connected, does not block, and is this connection's own."""
 
     def __init__(self, sock: socket.socket, bounds: Bounds) -> None:
@@ -169,11 +169,11 @@ class SocketConnection(Connection):
 
     @property
     def ready(self) -> bool:
-        """See `Connection`: nothing waits to be sent."""
+        """See `PromptConnection`: nothing waits to be sent."""
         return not self._unsent and self._arrived.why is None
 
     def send_now(self, *parts: Buffer) -> None:
-        """See `Connection`."""
+        """See `PromptConnection`."""
         self._unsent += (sum(map(len, parts)).to_bytes(_LENGTH_BYTES, "big"), *parts)
         if self._room.is_set():
             self._flush()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from runner.channel.link.arrived import Arrived
 from runner.channel.link.reasons import named, reason
-from runner.channel.link.transport import MOST_UNSENT_BYTES, Bounds, Connection, DownError
+from runner.channel.link.transport import MOST_UNSENT_BYTES, Bounds, Connection, DownError, PromptConnection
 from runner.codec.base import Buffer
 
 _LENGTH_BYTES = 4
@@ -19,7 +19,7 @@ _READ_BYTES = 1 << 20
 """Several usual frames, so that these are copied out of it once."""
 
 
-class TlsConnection(asyncio.BufferedProtocol, Connection):
+class TlsConnection(asyncio.BufferedProtocol, PromptConnection):
     """See the module. Its frames are cut out of one buffer that is read into again and again."""
 
     def __init__(self, bounds: Bounds, on_made: Callable[[Connection], None]) -> None:
@@ -133,11 +133,11 @@ class TlsConnection(asyncio.BufferedProtocol, Connection):
 
     @property
     def ready(self) -> bool:
-        """See `Connection`."""
+        """See `PromptConnection`."""
         return self._room.is_set() and self._arrived.why is None
 
     def send_now(self, *parts: Buffer) -> None:
-        """See `Connection`."""
+        """See `PromptConnection`."""
         length = sum(map(len, parts))
         self._opened().writelines((length.to_bytes(_LENGTH_BYTES, "big"), *parts))
 

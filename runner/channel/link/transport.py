@@ -49,15 +49,6 @@ class Connection(ABC):
         while True:
             take(await self.receive())
 
-    @property
-    def ready(self) -> bool:
-        """Whether `send_now` may be called; False: only `send`."""
-        return False
-
-    def send_now(self, *parts: Buffer) -> None:
-        """As `send`, without waiting; what fails is told by whatever is called next."""
-        raise NotImplementedError
-
     def progress(self) -> int:
         """A number that changes while bytes come, also those of a frame that is not whole; always 0: nobody knows."""
         return 0
@@ -72,6 +63,19 @@ class Connection(ABC):
     @abstractmethod
     async def finish(self) -> None:
         """Send what waits, then close; returns when that is done or has failed. The caller bounds the time."""
+
+
+class PromptConnection(Connection):
+    """A connection that can also send without waiting."""
+
+    @property
+    @abstractmethod
+    def ready(self) -> bool:
+        """Whether `send_now` may be called now; False: only `send`."""
+
+    @abstractmethod
+    def send_now(self, *parts: Buffer) -> None:
+        """As `send`, without waiting; what fails is told by whatever is called next."""
 
 
 class Listener(ABC):

@@ -8,14 +8,14 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from runner.channel.link.transport import Accept, Connection, DownError, Listener, Transport
+from runner.channel.link.transport import Accept, Connection, DownError, Listener, PromptConnection, Transport
 from runner.codec.base import Buffer
 
 _QUEUED = 8
 T = TypeVar("T")
 
 
-class Half(Connection):
+class Half(PromptConnection):
     """One end of a connection; what is sent comes out of `other`."""
 
     def __init__(self, wire: Wire, remote: str) -> None:
