@@ -65,6 +65,9 @@ class Peer(ABC):
     def close(self) -> None:
         """End at once. May be called more than once."""
 
+    async def ended(self) -> None:  # noqa: B027 - most have ended when `close` returns
+        """Wait until what `close` began is done: its end in order, unless the host is abandoned."""
+
     def reject(self, error: CodecError) -> None:
         """End at once, as it sent what is no message; it is told so where that can be told."""
         del error
@@ -81,6 +84,8 @@ class Host(ABC):
     """What whoever meets peers asks of the channel's end."""
 
     bounds: Bounds
+    abandoned: asyncio.Event
+    """Set when nothing is waited for any more, not even the end of a connection in order."""
 
     @abstractmethod
     async def handle(self, peer: Peer) -> None:
@@ -125,6 +130,7 @@ async def dial(connect: Callable[[], Awaitable[Peer]], host: Host) -> None:
                 await host.handle(peer)
             finally:
                 peer.close()
+                await peer.ended()
             if peer.moved:
                 wait_s = bounds.first_wait_s
         await asyncio.sleep(jittered(wait_s))
@@ -152,6 +158,7 @@ class PlainEnd(FarEnd, Host):
         self.meeting = meeting
         self.bounds = bounds
         self.over = asyncio.Event()
+        self.abandoned = asyncio.Event()
         self.peers: set[Peer] = set()
         self.changed = asyncio.Event()
         self.hits: Counter[str] = Counter()
@@ -175,6 +182,7 @@ class PlainEnd(FarEnd, Host):
 
     def abandon(self) -> None:
         """See `FarEnd`."""
+        self.abandoned.set()
         self.over.set()
 
     async def live(self, outside: Outside) -> None:

@@ -197,8 +197,14 @@ async def served(
         came(line)
         return server()
 
+    async def cut_short() -> None:
+        await host.abandoned.wait()
+        door.close()
+
     try:
         await door.serve(spoken, first_s=bounds.head_s, refusal=_FULL)
     finally:
-        await runner.cleanup()
+        cutting = asyncio.ensure_future(cut_short())
+        await runner.cleanup()  # it waits for those who are being answered
+        cutting.cancel()
         door.close()

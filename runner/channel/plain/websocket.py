@@ -45,7 +45,7 @@ class WebsocketPeer(Peer):
         codec: Codec,
         remote: str,
         network: Network,
-        bounds: Bounds,
+        host: Host,
         *,
         visitor: Visitor | None = None,
         session: ClientSession | None = None,
@@ -54,7 +54,7 @@ class WebsocketPeer(Peer):
         self._websocket = websocket
         self._codec = codec
         self._most_message_bytes = network.max_message_bytes
-        self._bounds = bounds
+        self._host = host
         self._visitor = visitor
         self._session = session
         self._closing: asyncio.Task[Any] | None = None
@@ -135,17 +135,23 @@ class WebsocketPeer(Peer):
             self._closing = asyncio.get_running_loop().create_task(self._close(error))
 
     async def ended(self) -> None:
-        """Wait until a `close` is done."""
+        """See `Peer`."""
         if self._closing is not None:
             await self._closing
 
     async def _close(self, error: CodecError | None) -> None:
         code, why = (1000, b"") if error is None else (_UNSUPPORTED, error.what.encode()[:_MOST_REASON_BYTES])
-        with contextlib.suppress(OSError, RuntimeError, TimeoutError):
-            async with asyncio.timeout(self._bounds.close_s):
-                await self._websocket.close(code=code, message=_whole_text(why))
+        closing = asyncio.ensure_future(self._websocket.close(code=code, message=_whole_text(why)))
+        hurrying = asyncio.ensure_future(self._host.abandoned.wait())
+        close_s = self._host.bounds.close_s
+        await asyncio.wait({closing, hurrying}, timeout=close_s, return_when=asyncio.FIRST_COMPLETED)
         if self._visitor is not None:
             self._visitor.abort()
+        elif not closing.done() and (transport := _transport(self._websocket)) is not None:
+            transport.abort()  # else it would wait for the peer to take what was written
+        for each in (closing, hurrying):
+            each.cancel()
+        await asyncio.gather(closing, hurrying, return_exceptions=True)
         if self._session is not None:
             await self._session.close()
 
@@ -201,7 +207,7 @@ class WebsocketMeeting(Meeting):
     async def meet(self, host: Host) -> None:
         """See `Meeting`."""
         if not self._listens:
-            await dial(lambda: self._connect(host.bounds), host)
+            await dial(lambda: self._connect(host), host)
             return
         route = ("GET", self._network.path, partial(self._accept, host=host))
 
@@ -225,7 +231,7 @@ class WebsocketMeeting(Meeting):
             return web.Response(status=426, text="a websocket is spoken here\n", headers={"Upgrade": "websocket"})
         visitor = visitor_of(request)
         await websocket.prepare(request)
-        peer = WebsocketPeer(websocket, self._codec, visitor.remote, self._network, host.bounds, visitor=visitor)
+        peer = WebsocketPeer(websocket, self._codec, visitor.remote, self._network, host, visitor=visitor)
         peer.waits(for_us=self._writes_here)
         try:
             await host.handle(peer)
@@ -234,10 +240,10 @@ class WebsocketMeeting(Meeting):
             await peer.ended()
         return websocket
 
-    async def _connect(self, bounds: Bounds) -> Peer:
+    async def _connect(self, host: Host) -> Peer:
         import aiohttp
 
-        network = self._network
+        network, bounds = self._network, host.bounds
         headers = {} if network.token is None else {"Authorization": f"Bearer {network.token}"}
         session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, socket_factory=socket_of))
         try:
@@ -257,17 +263,22 @@ class WebsocketMeeting(Meeting):
                 raise RunnerError(f"{self.address} cannot be joined: {down}") from error
             raise down from error
         _flush_each(websocket)
-        return WebsocketPeer(websocket, self._codec, self.address, network, bounds, session=session)
+        return WebsocketPeer(websocket, self._codec, self.address, network, host, session=session)
 
 
 def _flush_each(websocket: ClientWebSocketResponse) -> None:
     """Let each message wait until the kernel has it: aiohttp's client waits after 64 KiB, whatever one sets."""
     websocket._writer._limit = 0  # noqa: SLF001
-    connection = websocket._response.connection  # noqa: SLF001
-    transport = None if connection is None else connection.transport
-    if transport is not None:
+    if (transport := _transport(websocket)) is not None:
         sealed = transport.get_extra_info("ssl_object") is not None
         transport.set_write_buffer_limits(high=int(sealed), low=0)
+
+
+def _transport(websocket: ClientWebSocketResponse | web.WebSocketResponse) -> asyncio.Transport | None:
+    """What a client's websocket is written to, as long as it is open."""
+    response = getattr(websocket, "_response", None)
+    connection = None if response is None else response.connection
+    return None if connection is None else connection.transport
 
 
 def _whole_text(data: bytes) -> bytes:
