@@ -15,13 +15,14 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where others
 
 def check(host: str, port: int) -> str | None:
     """Ask `GET /health` there: None when the runner is well, else why not."""
+    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         with socket.create_connection((_EVERYWHERE.get(host, host), port), timeout=_LONGEST_S) as connection:
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: runner\r\nConnection: close\r\n\r\n")
             head = connection.recv(64)
     except OSError as error:
-        return f"nobody answers at {host}:{port}: {error.strerror or error}"
+        return f"nobody answers at {place}: {error.strerror or error}"
     words = head.split(None, 2)
     if len(words) < 2 or not words[0].startswith(b"HTTP/"):
-        return f"what answers at {host}:{port} is no runner"
+        return f"what answers at {place} is no runner"
     return None if words[1] == b"200" else f"it is getting ready (HTTP status {words[1].decode('latin-1')})"

@@ -6,9 +6,15 @@ import socket
 from pathlib import Path
 
 
-def free_port() -> int:
+HAS_IPV6 = Path("/proc/net/if_inet6").exists() and "00000000000000000000000000000001" in Path(
+    "/proc/net/if_inet6"
+).read_text(encoding="ascii")
+"""Whether this machine has the address ::1."""
+
+
+def free_port(host: str = "127.0.0.1") -> int:
     """A port of this machine that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listening:
         port: int = listening.getsockname()[1]
         return port
 

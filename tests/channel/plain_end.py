@@ -43,10 +43,12 @@ class End:
         listens: bool = True,
         store: Store | None = None,
         capacity: int = 1 << 20,
+        host: str = "127.0.0.1",
         bounds: Bounds = BOUNDS,
         **network: Any,
     ) -> None:
         writes = side == "writer"
+        self.host = host
         self.port: int = network.pop("port", None) or free_port()
         codec = codec_named(network.get("codec", "lines"))
         spec = Channel(
@@ -57,7 +59,7 @@ class End:
             readers=() if writes else ("r",),
             durability=Durability.MEMORY if store is None else Durability.PROCESS,
             network=Network(
-                host="127.0.0.1",
+                host=host,
                 port=self.port,
                 plain=True,
                 binds="writer" if writes is listens else "reader",
@@ -142,7 +144,7 @@ class End:
     async def connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A TCP connection to it, as soon as it listens."""
         await until(lambda: listens(self.port), "it to listen")
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection(self.host, self.port)
         self._came.append(writer)
         return reader, writer
 

@@ -15,7 +15,7 @@ import zmq.asyncio
 from runner.channel.plain.bounds import Bounds
 from runner.spec.model import Channel, Network
 from runner.store.store import Store
-from tests.channel.plain_end import End, narrow, numbered, numbers, reset, run, stuck
+from tests.channel.plain_end import LIMIT_S, End, narrow, numbered, numbers, reset, run, stuck
 from tests.waiting import until
 
 COUNT = 20_000
@@ -49,6 +49,25 @@ def test_a_connection_that_breaks_doubles_nothing_and_the_rest_goes_to_the_next(
         assert 0 < account["indeterminate"] <= 66, "what was being handed over"
         assert account["acknowledged"] + account["indeterminate"] == COUNT
         assert "indeterminate" in end.said
+
+    run(act)
+
+
+@pytest.mark.parametrize("ends_first", [False, True])
+def test_the_end_of_a_peer_that_has_read_all_is_not_waited_for(ends_first: bool) -> None:
+    async def act() -> None:
+        end = End("writer", "tcp", bounds=Bounds(close_s=LIMIT_S))
+        async with end.alive() as living:
+            reader, writer = await end.connected()
+            if ends_first:  # as `nc` does without input: it sends no more and reads on
+                writer.write_eof()
+            end.write(*numbered(1000))
+            end.end()
+            assert numbers(await reader.read(-1)) == list(range(1, 1001))
+            writer.close()
+            async with asyncio.timeout(LIMIT_S / 4):
+                await asyncio.shield(living)
+        assert end.account == {"acknowledged": 1000}
 
     run(act)
 

@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from runner.channel.link.tcp import reason
+from runner.channel.link.reasons import named, reason
 from runner.channel.link.transport import DownError
 
 _KEEP_ALIVE = (
@@ -44,6 +44,8 @@ class Line(asyncio.Protocol):
         """Whether it has come to another end than one in order."""
         self.ended = False
         """Whether the other side has ended it; to who reads, a connection that we cut looks the same."""
+        self.over = asyncio.Event()
+        """Set when nothing more can come: it was ended there, or is lost."""
         self.why = "the connection was closed"
         self._flushed = asyncio.Event()
         self._flushed.set()
@@ -51,8 +53,7 @@ class Line(asyncio.Protocol):
     @property
     def remote(self) -> str:
         """Who is at the other end, for people."""
-        address = None if self.transport is None else self.transport.get_extra_info("peername")
-        return f"{address[0]}:{address[1]}" if address else "somebody"
+        return named(None if self.transport is None else self.transport.get_extra_info("peername"))
 
     async def flushed(self) -> None:
         """Wait until the kernel has taken all that was written. Raises DownError."""
@@ -90,6 +91,7 @@ class Line(asyncio.Protocol):
         """See asyncio."""
         assert self.inner is not None
         self.ended = True
+        self.over.set()
         return self.inner.eof_received()
 
     def pause_writing(self) -> None:
@@ -110,6 +112,7 @@ class Line(asyncio.Protocol):
             self.failed = True
             self.why = reason(exc)
         self.lost.set()
+        self.over.set()
         self._flushed.set()
         if self.inner is not None:
             self.inner.connection_lost(exc)

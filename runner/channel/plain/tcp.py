@@ -106,7 +106,7 @@ class TcpPeer(Peer):
             transport.write_eof()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._bounds.close_s):
-                    await self._line.lost.wait()
+                    await self._line.over.wait()
         await self.end()
 
     async def end(self) -> None:
