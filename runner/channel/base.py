@@ -226,6 +226,11 @@ class Channel(ABC):
     refused: int = 0
 
     @property
+    def listens(self) -> str | None:
+        """Where it listens, for people, at the port that was free when it began; None: its port is in the file."""
+        return None
+
+    @property
     def far_trouble(self) -> str | None:
         """Why nobody is there at its far end, where it has one that somebody has to come to; None: it is joined."""
         return None

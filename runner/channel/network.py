@@ -98,6 +98,8 @@ class FarEnd(ABC):
     """
 
     writes: bool
+    listens: str | None = None
+    """Where it listens, for people, as soon as it does, where the file says port 0: one that is free."""
 
     @property
     def writers(self) -> int:
@@ -156,6 +158,11 @@ class _Networked(ABC):
         """See `Channel`."""
         for each in self.far_ends:
             each.abandon()
+
+    @property
+    def listens(self) -> str | None:
+        """See `Channel`."""
+        return next((each.listens for each in self.far_ends if each.listens is not None), None)
 
     @property
     def far_trouble(self) -> str | None:

@@ -336,9 +336,9 @@ class Tls(msgspec.Struct, frozen=True):
 class Network(msgspec.Struct, frozen=True):
     """How the messages of a channel get to another runner, or (`plain`) to any other program.
 
-    `host` None: that of the runner that listens; `port` 0 where there are `servers` instead. `path` is that of a URL,
-    from its slash on. `binds` says at which end the address is listened at. Messages are framed by `codec` (its name)
-    on the way, and at most `max_message_bytes` long. `keys` is the folder of CURVE keys. `token` is never shown.
+    `host` None: that of the runner that listens; `port` 0: one that is free, or `servers` instead. `path` is that of a
+    URL, from its slash on. `binds` says at which end the address is listened at. Messages are framed by `codec` (its
+    name) on the way, and at most `max_message_bytes` long. `keys` is the folder of CURVE keys. `token` is never shown.
     `insecure`: an address that others reach may be listened at without protection. `end` "close": a plain peer that
     ends its connection in order has ended the channel. `servers`, `subject`, `stream` and `group` are a broker's; None:
     made of the names of pipeline and channel.

@@ -72,6 +72,8 @@ def network_of(
     tls = _tls(scope, document, folder, place)
     keys = None if document.keys is UNSET or kind != "zeromq" else _folder(scope, folder / document.keys, document.keys)
     binds = _binds(scope, document, plain=plain, reads_here=reads_here)
+    if place.any_port:
+        _check_any_port(scope, place, plain=plain, listens=(binds == "reader") == reads_here)
     token = None
     if document.token is not UNSET and whole:
         token = secret_of(scope, ("token",), document.token, env, folder)
@@ -86,13 +88,24 @@ def network_of(
         tls=tls,
         keys=keys,
         token=token,
-        insecure=document.insecure,
+        insecure=document.insecure or not place.known,
         end=_end(scope, document, kind, listens=binds == "reader", reads_here=reads_here) if plain else "never",
         servers=place.servers,
         subject=None if document.subject is UNSET else document.subject,
         stream=None if document.stream is UNSET else document.stream,
         group=None if document.group is UNSET else document.group,
     )
+
+
+def _check_any_port(scope: Scope, place: _Place, *, plain: bool, listens: bool) -> None:
+    """Port 0 stands for one that is free, which only who listens finds out."""
+    if not plain:
+        message, remedy = "0 is no port at which two runners can meet", "write one from 1 to 65535"
+    elif not listens:
+        message, remedy = "0 is no port to connect to", "write that of the program which listens, from 1 to 65535"
+    else:
+        return
+    scope.error(place.key, message, remedy)
 
 
 def _kinds(kinds: Sequence[str]) -> str:
@@ -151,6 +164,10 @@ class _Place:
     def __init__(self, scope: Scope, document: ChannelDocument) -> None:
         self.host: str | None = None
         self.port = 0
+        self.known = document.address is not UNSET or document.url is not UNSET
+        """Whether it is; where it is not, one error says so, and none that it is open to others."""
+        self.any_port = False
+        """Whether port 0 was written: one that is free."""
         self.path = "/"
         self.scheme = ""
         self.servers: tuple[str, ...] = ()
@@ -181,7 +198,8 @@ class _Place:
 
     def _set_port(self, port: str) -> None:
         self.port = int(port)
-        if not 0 < self.port < 65536:
+        self.any_port = self.port == 0
+        if self.port > 65535:
             self._scope.error(self.key, f"{port} is no port", "a port is a number from 1 to 65535")
 
     def _of_url(self, kind: str, written: str) -> None:
@@ -196,10 +214,12 @@ class _Place:
         if found is None or found[1] not in schemes:
             says = listed([f"{each}://HOST:PORT" for each in schemes])
             self._scope.error(self.key, f"is no URL of a {kind} channel", f"write {says}", at="key")
+            self.known = False
             return
         self.scheme, self.host, self.path = found[1], found[2].strip("[]") or None, found[4] or "/"
         if found[3] is None and found[1] not in _DEFAULT_PORT:
             self._scope.error(self.key, "has no port", f"write {found[1]}://HOST:PORT", at="key")
+            self.known = False
         else:
             self._set_port(found[3] or str(_DEFAULT_PORT[found[1]]))
         if self.path != "/" and kind in {"tcp", "zeromq"}:

@@ -58,7 +58,7 @@ def _check_listener(scope: Scope, network: Network, key: scanner.Path, host: str
     tls = network.tls
     if tls is not None and (tls.cert is None or tls.key is None):
         scope.error(("tls",), "who listens shows a certificate", 'write cert = "FILE" and key = "FILE"', at="key")
-    if not network.port or is_loopback(host) or network.insecure or tls is not None or network.keys is not None:
+    if network.servers or is_loopback(host) or network.insecure or tls is not None or network.keys is not None:
         return
     message = f"others can come to {host}, and nothing that is sent there is protected"
     if network.token is not None:

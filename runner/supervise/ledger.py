@@ -76,4 +76,4 @@ def channel_report(channel: Channel, readers: Iterable[str]) -> ChannelReport:
         )
         for reader in channel.readers
     }
-    return ChannelReport(channel.kind, channel.written, channel.refused, reports)
+    return ChannelReport(channel.kind, channel.written, channel.refused, reports, channel.listens)

@@ -85,13 +85,14 @@ class ReaderReport(msgspec.Struct, frozen=True):
     unread: int | None
 
 
-class ChannelReport(msgspec.Struct, frozen=True):
-    """One channel's account; messages; null for `pipe` channels."""
+class ChannelReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One channel's account; messages; null for `pipe` channels. `listens`: where, if the file says port 0."""
 
     kind: str
     written: int | None
     refused: int | None
     readers: dict[str, ReaderReport]
+    listens: str | None = None
 
 
 class DeadLetterReport(msgspec.Struct, frozen=True):

@@ -49,7 +49,8 @@ class End:
     ) -> None:
         writes = side == "writer"
         self.host = host
-        self.port: int = network.pop("port", None) or free_port()
+        given = network.pop("port", None)
+        self.port: int = free_port() if given is None else given
         codec = codec_named(network.get("codec", "lines"))
         spec = Channel(
             "c",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import shutil
 import signal
 import socket
@@ -87,6 +88,19 @@ def test_a_raw_client_sends_and_its_end_is_that_of_the_channel(connector: Connec
             client.sendall(sent(COUNT) + b"no newline")
         running.finish().completed()
     assert out(tmp_path) == sent(COUNT) + b"no newline\n"
+
+
+def test_a_port_that_is_free_is_told_and_reported(connector: Connector, tmp_path: Path) -> None:
+    with connector.start(reads(tmp_path, "tcp", 0, end="close")) as running:
+        told = until(
+            lambda: re.search(r"channel `x`: listens at (tcp://127\.0\.0\.1:(\d+))$", running.output(), re.MULTILINE),
+            "it",
+        )
+        with socket.create_connection(("127.0.0.1", int(told[2]))) as client:
+            client.sendall(sent(3))
+        report = running.finish().completed()
+    assert out(tmp_path) == sent(3)
+    assert report["channels"]["x"]["listens"] == told[1]
 
 
 def test_many_clients_are_merged_whole_messages_only(connector: Connector, tmp_path: Path) -> None:

@@ -69,6 +69,14 @@ WRONG = [
     case("no address", joined('[channels.x]\nkind = ¶"tcp"\n'), 'write address = "HOST:PORT" or ":PORT"'),
     case("bad address", joined(tcp(address='¶"7400"')), "an address is HOST:PORT or :PORT"),
     case("bad port", joined(tcp(address='¶":70000"')), "70000 is no port"),
+    case(
+        "no meeting at 0", joined(tcp(address='¶":0"')), "0 is no port at which two runners can meet / write one from 1"
+    ),
+    case("no way to 0", alone(tcp('peer = "plain"\nlisten = false\n', address='¶":0"')), "0 is no port to connect to"),
+    case(
+        "no way to 0 by url", alone('[channels.x]\nkind = "http"\nurl = ¶"http://a:0/"\n'), "0 is no port to connect to"
+    ),
+    case("open to all at 0", alone(tcp('peer = "plain"\n', address='¶"0.0.0.0:0"')), "insecure = true"),
     case("two places", joined(tcp('¶url = "tcp://127.0.0.1:1"\n')), "address says it already"),
     case("wrong scheme", joined('[channels.x]\nkind = "websocket"\n¶url = "tcp://127.0.0.1:1"\n'), "ws://HOST:PORT"),
     case("no port", joined('[channels.x]\nkind = "tcp"\n¶url = "tcp://a"\n'), "has no port"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,7 @@ from runner.spec.model import Network
 
 PATIENCE_S = 1.0
 _MOST_COUNTED = 64
+_ANY_PORT = re.compile(":0(?=/|$)")
 
 
 class Peer(ABC):
@@ -94,6 +96,10 @@ class Host(ABC):
     @abstractmethod
     def tell(self, why: str | None) -> None:
         """Why nobody is there; None: somebody is."""
+
+    @abstractmethod
+    def listening(self, port: int) -> None:
+        """The address is bound, at this port where the file says 0."""
 
     @abstractmethod
     def tried(self) -> None:
@@ -248,6 +254,13 @@ class PlainEnd(FarEnd, Host):
             self.peers.discard(peer)
             self.tell(why)
             self.changed.set()
+
+    def listening(self, port: int) -> None:
+        """See `Host`."""
+        if not self.network.port:
+            self.meeting.address = _ANY_PORT.sub(f":{port}", self.meeting.address, count=1)
+            self.listens = self.meeting.address
+            self._tell(f"listens at {self.listens}")
 
     def tried(self) -> None:
         """See `Host`."""

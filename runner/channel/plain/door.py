@@ -109,6 +109,7 @@ class Door:
         """
         self._first_s, self._refusal = first_s, refusal
         sockets = await self._listening()
+        self.host.listening(sockets[0].getsockname()[1])
         self.host.tell("nobody has come yet")
         try:
             async with asyncio.TaskGroup() as group:
@@ -216,6 +217,8 @@ class Door:
         missing: OSError | None = None
         try:
             for family, kind, protocol, _, address in dict.fromkeys(found):
+                if not port and bound:  # the one that was free at the first address
+                    address = (address[0], bound[0].getsockname()[1], *address[2:])  # noqa: PLW2901
                 try:
                     bound.append(_listener(family, kind, protocol, address))
                 except OSError as error:

@@ -222,5 +222,7 @@ class ZeromqMeeting(Meeting):
                 host.tell("somebody else listens there")
                 await asyncio.sleep(_LOOK_AGAIN_S)
             else:
+                bound = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+                host.listening(int(bound.rpartition(":")[2]))
                 host.tell("nobody has come yet")
                 return

@@ -99,6 +99,15 @@ def _outside(links: Links, pipeline: Pipeline, channel: Channel, network: Networ
     if network.binds == here:
         host = network.host if network.host is not None else _of_runner(pipeline, runner)
         port = _published(host, network.port)
+        if not network.port:
+            links.problems.append(
+                (
+                    channel.name,
+                    "it listens at port 0, one that is free, and what is published is a port that is known before",
+                    "write one from 1 to 65535",
+                )
+            )
+            return
         if port is None:
             links.problems.append(
                 (

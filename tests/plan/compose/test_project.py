@@ -278,6 +278,12 @@ def test_what_is_listened_at_is_published_as_narrow_as_it_is_written(tmp_path: P
     assert found.service("connector")["networks"] == ["outside"]
 
 
+def test_a_port_that_nobody_knows_is_not_published(tmp_path: Path) -> None:
+    found = Exported(PLAIN + 'address = ":0"\n', tmp_path, secrets=())
+    ((name, what, _),) = found.problems
+    assert (name, "port 0" in what) == ("posted", True)
+
+
 def test_for_everybody_is_for_everybody(tmp_path: Path) -> None:
     found = Exported(PLAIN + 'address = "0.0.0.0:8088"\ninsecure = true\n', tmp_path, secrets=())
     assert found.service("connector")["ports"] == ["8088:8088"]
