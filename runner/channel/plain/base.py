@@ -34,7 +34,7 @@ class Peer(ABC):
     handed: int = 0
     """How many messages of the batch that was written last the peer may have, in whole or in part."""
     moved: bool = False
-    """Whether any message was read of it, or handed to it."""
+    """Whether any message was read of it, or handed to it: then it was right to come."""
     goes_on: bool = False
     """Whether it goes on after a message that is none: that is left out alone."""
     patient: bool = False
@@ -86,6 +86,8 @@ class Host(ABC):
     """What whoever meets peers asks of the channel's end."""
 
     bounds: Bounds
+    writes: bool
+    """Whether peers write, and what they send is read here."""
     abandoned: asyncio.Event
     """Set when nothing is waited for any more, not even the end of a connection in order."""
 
@@ -121,11 +123,15 @@ class Meeting(ABC):
 
 
 async def dial(connect: Callable[[], Awaitable[Peer]], host: Host) -> None:
-    """`Meeting.meet` of who connects: one peer, and again when it is gone, more and more seldom while nothing moves."""
-    bounds = host.bounds
+    """`Meeting.meet` of who connects: one peer, and again when it is gone, more and more seldom while nothing moves.
+
+    That the kernel has taken something for a peer says nothing of who closes at once what he accepts.
+    """
+    loop, bounds = asyncio.get_running_loop(), host.bounds
     wait_s = bounds.first_wait_s
     while True:
         host.tried()
+        since_s = loop.time()
         try:
             peer = await connect()
         except DownError as error:
@@ -137,7 +143,7 @@ async def dial(connect: Callable[[], Awaitable[Peer]], host: Host) -> None:
             finally:
                 peer.close()
                 await peer.ended()
-            if peer.moved:
+            if peer.moved and (host.writes or loop.time() - since_s >= bounds.settled_s):
                 wait_s = bounds.first_wait_s
         await asyncio.sleep(jittered(wait_s))
         wait_s = min(2 * wait_s, bounds.longest_wait_s)

@@ -58,6 +58,8 @@ class Bounds:
     """Before another try; doubled up to `longest_wait_s`."""
     longest_wait_s: float = 5.0
     """See `first_wait_s`."""
+    settled_s: float = 1.0
+    """A peer that is written to is one that stays after so long: the next try after it comes soon again."""
     retry_after_s: float = 60.0
     """A server's `Retry-After` counts up to here."""
 

@@ -119,7 +119,7 @@ class PlainSender(PlainEnd):
         return False
 
     async def _finish(self, peer: Peer) -> None:
-        with contextlib.suppress(DownError, TimeoutError):
+        with contextlib.suppress(DownError, OSError):  # as it may be gone, which nobody has seen yet
             async with asyncio.timeout(2 * self.bounds.close_s):
                 await peer.finish()
 

@@ -129,6 +129,8 @@ class _Told(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if error is None:
             self._host.hit(f"is let go: {record.getMessage().lower()}")
+        elif isinstance(error, ConnectionError):
+            self._host.hit("has gone before he was answered")
         elif type(error).__module__ == "aiohttp.http_exceptions":
             self._host.hit("is let go: what he sends is no HTTP, or its headers are too long")
         else:

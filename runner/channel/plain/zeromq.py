@@ -203,6 +203,8 @@ class ZeromqMeeting(Meeting):
         socket.setsockopt(zmq.RCVHWM, max(_LEAST_QUEUED, min(_MOST_QUEUED, _QUEUED_BYTES // most)))
         socket.setsockopt(zmq.IPV6, 1)
         socket.setsockopt(zmq.MAXMSGSIZE, 2 * most)
+        socket.setsockopt(zmq.RECONNECT_IVL, round(1000 * host.bounds.first_wait_s))
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, round(1000 * host.bounds.longest_wait_s))
         socket.setsockopt(zmq.HANDSHAKE_IVL, round(1000 * host.bounds.handshake_s))
         if self._keys is not None:
             self._keys.give(socket)
