@@ -21,6 +21,11 @@ class Authority:
     server: Tls
     client: Tls
 
+    @property
+    def asking(self) -> Tls:
+        """A server that wants a certificate of this authority to be shown."""
+        return Tls(ca=self.client.ca, cert=self.server.cert, key=self.server.key)
+
 
 def authority(folder: Path, host: str = "127.0.0.1") -> Authority:
     """A certificate authority, and a certificate of it for `host`; made once for each folder."""

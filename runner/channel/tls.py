@@ -2,15 +2,61 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import ssl
+from contextvars import ContextVar
+from typing import Any
 
 from runner.errors import RunnerError
 from runner.spec.model import Tls
 
+_OURS = (
+    "unknown ca",
+    "bad certificate",
+    "unsupported certificate",
+    "certificate revoked",
+    "certificate expired",
+    "certificate unknown",
+    "decrypt error",
+    "access denied",
+)
+"""What a server that looked at our certificate says of it (RFC 8446, 6.2)."""
+accepted: ContextVar[socket.socket | None] = ContextVar("accepted", default=None)
+"""The connection on which a handshake of ours as a server goes on."""
+
+
+class _Server(ssl.SSLObject):
+    """asyncio closes a connection whose handshake has failed without having sent the alert that says why."""
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        """See `ssl`."""
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError:
+            if (connection := accepted.get()) is not None:
+                with contextlib.suppress(OSError):
+                    connection.send(self.outgoing.read())
+            raise
+
+
+class _ServerContext(ssl.SSLContext):
+    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *more: Any, **named: Any) -> ssl.SSLObject:
+        """See `ssl`."""
+        made = super().wrap_bio(incoming, outgoing, *more, **named)
+        if isinstance(made, _Server):
+            made.outgoing = outgoing
+        return made
+
 
 def listening(tls: Tls) -> ssl.SSLContext:
     """For who listens; with a `ca`, whoever comes must show a certificate of it. Raises RunnerError."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _ServerContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _Server
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load(context, tls)
     if tls.ca is not None:
@@ -48,4 +94,6 @@ def why_not(error: BaseException) -> str:
         return "one side speaks TLS and the other does not"
     if "certificate required" in reason or "handshake failure" in reason:
         return "it wants a certificate to be shown"
+    if (alert := next((each for each in _OURS if f"alert {each}" in reason), None)) is not None:
+        return f"it does not accept the certificate that is shown here ({alert})"
     return f"TLS: {reason}"

@@ -1,4 +1,4 @@
-"""Many who come, leave half of something behind, and go: what the one good client sends is whole, and nothing is kept."""
+"""Many who come, leave half of something behind, and go: the good one loses nothing, and nothing is kept of them."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ from runner.channel import tls
 
 def reason(error: BaseException) -> str:
     """Why a connection is no more, or never was, in words that end a sentence."""
-    if isinstance(error, ssl.SSLError):
-        return tls.why_not(error)
+    below = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error  # of aiohttp's errors
+    if isinstance(below, ssl.SSLError):
+        return tls.why_not(below)
     if isinstance(error, socket.gaierror):
         return "its host's name is not known"
     if isinstance(error, ConnectionResetError | BrokenPipeError):

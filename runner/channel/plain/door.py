@@ -163,6 +163,7 @@ class Door:
         """Until the connection can be spoken on."""
         bounds = self.host.bounds
         with_tls = {"ssl_handshake_timeout": bounds.handshake_s, "ssl_shutdown_timeout": bounds.close_s}
+        tls.accepted.set(connection)  # of this task and what it calls
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 lambda: visitor,
