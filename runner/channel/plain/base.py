@@ -37,6 +37,8 @@ class Peer(ABC):
     """Whether any message was read of it, or handed to it: then it was right to come."""
     goes_on: bool = False
     """Whether it goes on after a message that is none: that is left out alone."""
+    says_end: bool = True
+    """Whether it says that it has ended; else its connection is closed, as it is by whoever looks what listens here."""
     patient: bool = False
     """Whether it may take nothing for as long as it likes."""
 

@@ -67,7 +67,7 @@ class PlainReceiver(PlainEnd):
                 self.refuse(peer, error)
                 continue
             if batch is None:
-                if self.network.end == "close":
+                if self.network.end == "close" and (peer.moved or peer.says_end):
                     self.end()
                 return
             self._publish_all(peer, batch)

@@ -23,6 +23,8 @@ _READ_BYTES = 64 << 10
 class TcpPeer(Peer):
     """One connection."""
 
+    says_end = False
+
     def __init__(
         self, line: Line, reader: asyncio.StreamReader, codec: Codec, most_message_bytes: int, bounds: Bounds
     ) -> None:

@@ -31,8 +31,8 @@ _BEAT_S = 20.0
 """Whoever is between closes connections on which nothing is said. aiohttp's own pings want an answer, which is not read
 while the channel is full."""
 _TOO_BIG, _UNSUPPORTED = 1009, 1003  # RFC 6455, 7.4.1
-_IN_ORDER = {1000, 1001, 1005}
-"""Normal, going away, none given."""
+_IN_ORDER = {1000, 1001, 1005, 0}
+"""Normal, going away, none given (which aiohttp calls 0)."""
 _MOST_REASON_BYTES = 120
 
 
