@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,11 @@ def shim() -> Iterator[Shim]:
 
 def check(shim: Shim, *arguments: str, **job: str) -> Probed:
     return shim.probe(["connector-probe", *arguments], {}, env={}, **job)
+
+
+def by_hand(*arguments: str) -> int:
+    """The exit code of what a container's health check is."""
+    return subprocess.run([BINARY, "connector-probe", *arguments], check=False, timeout=DEADLINE_S).returncode
 
 
 @contextmanager
@@ -288,3 +295,17 @@ def test_holds_nothing_of_the_shims(shim: Shim) -> None:
 
 def only_child_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())
+
+
+@pytest.mark.parametrize(("status", "code"), [(b"200 OK", 0), (b"503 Service Unavailable", 1)])
+def test_a_container_asks_by_a_command_of_its_own(status: bytes, code: int) -> None:
+    with answering(b"HTTP/1.1 " + status + b"\r\n\r\n") as (port, asked):
+        assert by_hand("http", f"http://127.0.0.1:{port}/health") == code
+    assert asked[0].startswith(b"GET /health HTTP/1.1\r\n")
+    assert by_hand("http", f"http://127.0.0.1:{port}/health") == 1
+    assert by_hand("http") == 2
+
+
+def test_a_command_of_its_own_does_not_wait_for_ever() -> None:
+    with listening() as listener:
+        assert by_hand("http", f"http://127.0.0.1:{listener.getsockname()[1]}/") == -signal.SIGALRM

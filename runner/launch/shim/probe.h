@@ -3,6 +3,7 @@
 #define PROBE_H
 
 #define PROBER "connector-probe"
+#define PROBE_S 5 /* at most, from the command line */
 
 /* `arguments` as of a main, the first being PROBER. 0: it passes; 1: it does not; 2: it was asked wrongly. Waits for as
  * long as it takes: who asks kills it. */

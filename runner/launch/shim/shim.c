@@ -8,6 +8,7 @@
  * process that cannot die yet (state D) are looked at again while the socket is still listened to.
  */
 #define _GNU_SOURCE
+#include "probe.h"
 #include "program.h"
 #include "tree.h"
 #include <errno.h>
@@ -367,6 +368,10 @@ static int stay(const char *path)
 
 int main(int argc, char **argv)
 {
+    if (argc > 1 && strcmp(argv[1], PROBER) == 0) {
+        alarm(PROBE_S); /* nobody else may end it */
+        return run_prober(argv + 1);
+    }
     if (argc == 3 && strcmp(argv[1], "--stay") == 0 && strchr(argv[2], '/')) {
         hung_up = 1;
         return prepare(open("/dev/null", O_RDWR)) < 0 ? 2 : stay(argv[2]); /* which keeps the socket's number */

@@ -16,6 +16,8 @@ COMMON = "runner"
 CHANGES = "compose.toml"
 _LONGER_S = 10.0
 _CHECK_EVERY = "2s"
+_HEALTH = "http://127.0.0.1:8099/health"
+"""Where a sidecar answers unless it is told otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ def common(around: Surroundings) -> Block:
             "tmpfs": ["/tmp:nosuid,nodev,mode=1777"],  # noqa: S108 - the container's
             "healthcheck": Block(
                 {
-                    "test": ["CMD", "connector", "sidecar", "--check-health"],
+                    "test": ["CMD", f"{naming.SHIMS_OF_RUNNER}/{naming.SHIM}", "connector-probe", "http", _HEALTH],
                     "interval": _CHECK_EVERY,
                     "timeout": "5s",
                     "retries": 3,
