@@ -63,8 +63,9 @@ async def _told(kind: str, side: str, port: int, client: Tls, text: str) -> None
         await until(lambda: text in end.said, text)
 
 
-@pytest.mark.parametrize("shows", [False, True])
-@pytest.mark.parametrize(("kind", "side"), KINDS)
+@pytest.mark.parametrize(
+    ("kind", "side", "shows"), [*((*each, False) for each in KINDS), ("tcp", "writer", True), ("http", "writer", True)]
+)
 def test_the_cause_is_told_where_a_listener_of_ours_wants_a_certificate(
     kind: str, side: str, shows: bool, tmp_path: Path
 ) -> None:
@@ -80,8 +81,10 @@ def test_the_cause_is_told_where_a_listener_of_ours_wants_a_certificate(
     run(act)
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize(("kind", "side"), KINDS)
+@pytest.mark.parametrize(
+    ("kind", "side", "version"),
+    [("http", "writer", ssl.TLSVersion.TLSv1_2), *((*each, ssl.TLSVersion.TLSv1_3) for each in KINDS)],
+)
 def test_the_cause_is_told_where_any_server_wants_a_certificate(
     kind: str, side: str, version: ssl.TLSVersion, tmp_path: Path
 ) -> None:
