@@ -36,8 +36,8 @@ def test_who_listens_and_who_connects_meet(kind: str, listening: str, protected:
         reader, writer = end_of("reader", port), end_of("writer", port)
         async with reader.alive(), writer.alive() as living:
             writer.write(*numbered(COUNT))
-            writer.end()
             assert await reader.read(COUNT) == numbered(COUNT)
+            writer.end()
             await living
         assert writer.account == {"acknowledged": COUNT}
         scheme = {"websocket": "ws", "http": "http"}.get(kind, "tcp")

@@ -114,6 +114,21 @@ def test_a_zeromq_end_lives_on_after_messages_that_are_none() -> None:
     run(act)
 
 
+def test_what_has_come_over_zeromq_stays_when_its_sender_goes() -> None:
+    async def act() -> None:
+        for _ in range(10):
+            port = free_port()
+            reader = End("reader", "zeromq", port=port, listens=False)
+            writer = End("writer", "zeromq", port=port)
+            async with reader.alive(), writer.alive() as living:
+                writer.write(*numbered(1000))
+                writer.end()
+                await living
+                assert len(await reader.read(1000)) == 1000
+
+    run(act)
+
+
 def test_half_a_message_is_none_and_not_waited_for_for_ever() -> None:
     async def act() -> None:
         end = End("reader", "tcp", bounds=Bounds(stalled_s=0.2))

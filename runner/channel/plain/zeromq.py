@@ -198,7 +198,8 @@ class ZeromqMeeting(Meeting):
         import zmq
 
         most = self._network.max_message_bytes
-        socket.setsockopt(zmq.IMMEDIATE, 1)
+        if self._pushes:  # who pulls would lose with it what has come, as soon as its sender has gone
+            socket.setsockopt(zmq.IMMEDIATE, 1)
         socket.setsockopt(zmq.SNDHWM, _SENT_QUEUED)
         socket.setsockopt(zmq.RCVHWM, max(_LEAST_QUEUED, min(_MOST_QUEUED, _QUEUED_BYTES // most)))
         socket.setsockopt(zmq.IPV6, 1)
