@@ -10,9 +10,9 @@ from msgspec.structs import replace
 
 from runner.channel.base import Outside, Writer
 from runner.channel.nats.names import Names, Sent, StrangeError
-from runner.channel.nats.sender import Told
 from runner.channel.nats.server import Server, end
 from runner.channel.nats.streams import ensure_stream
+from runner.channel.nats.told import Told
 from runner.channel.network import FarEnd, Queue, far_name
 from runner.channel.plain.carried import framed
 from runner.channel.positions import Position, keep_position, position_of

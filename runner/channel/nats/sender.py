@@ -18,9 +18,8 @@ from runner.channel.nats.names import Names, Sent
 from runner.channel.nats.room import Room, stored_bytes
 from runner.channel.nats.server import FullError, Server, end
 from runner.channel.nats.streams import HEADERS_BYTES, ensure_stream, limit, most_stored_bytes, refuse_unfit
+from runner.channel.nats.told import Told
 from runner.channel.network import FarEnd, Here, Queue, far_name
-from runner.channel.repeats import Absence
-from runner.codec.base import Batch
 from runner.errors import RunnerError
 from runner.spec.model import Network
 
@@ -335,47 +334,3 @@ class NatsSender(FarEnd):
 
 async def _nothing() -> None:
     """It is done already."""
-
-
-class Told:
-    """Tells a person when the server is not there for a while, why, how often it was tried, and when it is back."""
-
-    def __init__(self, server: Server, channel: str, outside: Outside, patience_s: float = 1.0) -> None:
-        self._server = server
-        self._channel = channel
-        self._outside = outside
-        self._patience_s = patience_s
-        self._absence = Absence(self._tell)
-        self._waiting: asyncio.TimerHandle | None = None
-        server.on_trouble = self._changed
-        self._changed()
-
-    def _changed(self) -> None:
-        self._stop_waiting()
-        if self._server.trouble is not None:
-            self._waiting = asyncio.get_running_loop().call_later(self._patience_s, self._look)
-        else:
-            self._absence.look(None, f"{self._server.shown} is there again")
-
-    def _look(self) -> None:
-        """Now and then, for as long as the trouble stays."""
-        self._absence.look(f"waits: {self._server.trouble}; it is tried again", "", self._server.tries)
-        self._waiting = asyncio.get_running_loop().call_later(self._patience_s, self._look)
-
-    def _tell(self, text: str) -> None:
-        self._outside.warn(f"channel `{self._channel}`: {text}")
-
-    def _stop_waiting(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
-            self._waiting = None
-
-    def close(self) -> None:
-        """Tell no more."""
-        self._server.on_trouble = lambda: None
-        self._stop_waiting()
-
-
-def batch_of(payload: bytes, count: int) -> Batch:
-    """Messages as they came, in one piece."""
-    return Batch((payload,), count, len(payload))
