@@ -63,13 +63,15 @@ class Server:
         try:
             yield client.jetstream(timeout=ANSWER_S)
         finally:
-            await end(watching)
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(2):
-                    await client.flush()  # what was acknowledged last is still on its way
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(1):
-                    await client.close()
+            try:
+                await end(watching)
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(2):
+                        await client.flush()  # what was acknowledged last is still on its way
+            finally:
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(1):
+                        await client.close()
 
     async def until_done(self, act: Callable[[], Awaitable[T]], longest_wait_s: float = LONGEST_WAIT_S) -> T:
         """The result of `act`, which is tried again, more and more seldom, as long as the server does not do it."""
