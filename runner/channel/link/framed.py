@@ -82,6 +82,8 @@ class FramedConnection(PromptConnection):
                     break
         except EndedError as ended:
             self._end(ended)
+            self._filled = 0
+            return
         rest = self._filled - start
         if start and rest:
             self._view[:rest] = self._view[start : self._filled]

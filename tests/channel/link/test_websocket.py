@@ -314,6 +314,18 @@ def test_what_is_wrong_is_told_and_ends_the_connection(what: str) -> None:
     run(act)
 
 
+def test_who_sends_too_much_is_told_while_it_sends() -> None:
+    async def act(connection: SocketConnection, bare: Bare) -> None:
+        saying = asyncio.create_task(bare.say(frame(bytes(4 << 20))))
+        assert await bare.heard() == (CLOSE, b"\x03\xf1")
+        await saying
+        bare.socket.close()
+        with pytest.raises(DownError, match="are allowed"):
+            await connection.receive()
+
+    run(act)
+
+
 def test_what_is_not_masked_is_refused_by_who_listens() -> None:
     async def act(connection: SocketConnection, bare: Bare) -> None:
         await bare.say(frame(b"x", masked=False))

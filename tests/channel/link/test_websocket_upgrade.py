@@ -387,7 +387,7 @@ def test_another_client_hears_why_it_is_let_go(protected: bool, said: str, code:
                 if said == "text":
                     await theirs.send_str("hello")
                 else:
-                    await theirs.send_bytes(bytes(2 * MOST))
+                    await theirs.send_bytes(bytes(8 * MOST))
                 assert (await theirs.receive()).type is aiohttp.WSMsgType.CLOSE
                 assert theirs.close_code == code
             with pytest.raises(DownError, match="it sends"):
