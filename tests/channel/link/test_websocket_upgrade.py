@@ -236,7 +236,7 @@ async def connected(
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             heard.extend(await reader.readuntil(b"\r\n\r\n"))
             key = next(line for line in heard.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key:"))
-            writer.write(says(key.split(b": ")[1]))
+            writer.write(says(bytes(key.split(b": ")[1])))
             await reader.read()
         await gone(writer)
         over.set()
