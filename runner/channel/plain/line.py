@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from runner.channel.link.tcp import reason
+from runner.channel.link.reasons import reason
 from runner.channel.link.transport import DownError
 
 _KEEP_ALIVE = (
