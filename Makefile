@@ -18,7 +18,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml hatch_build.py $(wildcard runner/launch/shim/*.[ch]) runner/codec/count.c runner/store/checksum.c runner/launch/shim/build.py
+$(STAMP): pyproject.toml hatch_build.py $(wildcard runner/launch/shim/*.[ch]) $(wildcard runner/codec/*.c runner/store/*.c) runner/launch/shim/build.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)

@@ -1,4 +1,4 @@
-"""A link's frames over TCP, each after its length, straight from and to a socket.
+"""A link's frames over TCP, straight from and to a socket.
 
 asyncio's transports would join the parts of a frame, and copy what the kernel does not take at once. Here the kernel
 takes the parts where they are, and fills the very bytes that become the batch: of a long frame the buffer of the socket
@@ -13,41 +13,33 @@ import os
 import socket
 import termios
 from array import array
-from collections.abc import Callable
 
-from runner.channel.link.arrived import Arrived
+from runner.channel.link.framed import FramedConnection
+from runner.channel.link.framing import Framing
 from runner.channel.link.reasons import named, reason
-from runner.channel.link.transport import Bounds, DownError, PromptConnection
 from runner.codec.base import Buffer
 
-_LENGTH_BYTES = 4
 _SHORT_BYTES = 64 << 10
-"""So much is read at once where frames are short. Behind one that is longer than half of it only a length is read."""
+"""So much is read at once where frames are short. Behind one that is longer than half of it only a head is read."""
 _MOST_AT_ONCE_BYTES = 1 << 20
 _MOST_PARTS = os.sysconf("SC_IOV_MAX")
 
 
-class SocketConnection(PromptConnection):
+class SocketConnection(FramedConnection):
     """See the module. `sock` is connected, does not block, and is this connection's own."""
 
-    def __init__(self, sock: socket.socket, bounds: Bounds) -> None:
+    def __init__(self, sock: socket.socket, framing: Framing) -> None:
+        super().__init__(framing, _SHORT_BYTES, _SHORT_BYTES // 2)
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._descriptor = sock.fileno()
-        self._bounds = bounds
-        self._buffer = bytearray(_SHORT_BYTES)
-        self._view = memoryview(self._buffer)
-        self._filled = 0
         self._look_bytes = _SHORT_BYTES
         self._long: list[Buffer] = []
         self._missing = 0
         """Of a long frame: what has come, and how much has not."""
         self._expected = 1
-        self._received_bytes = 0
-        self._arrived = Arrived(self._read_no_more, self._read_on)
         self._unsent: list[Buffer] = []
-        self._room = asyncio.Event()
-        self._room.set()
+        self._closes = False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             self.remote = named(sock.getpeername())
@@ -77,11 +69,14 @@ class SocketConnection(PromptConnection):
             self._expect(min(self._missing, _MOST_AT_ONCE_BYTES) or 1)
 
     def _read_long(self) -> None:
-        """Mostly all that is missing, and the length of the frame behind it, where that has come as well."""
-        chunk: Buffer = self._socket.recv(min(self._missing + _LENGTH_BYTES, _MOST_AT_ONCE_BYTES))
+        """Mostly all that is missing, and the head of the frame behind it, where that has come as well."""
+        chunk = self._socket.recv(min(self._missing + self._framing.most_head_bytes, _MOST_AT_ONCE_BYTES))
         if not chunk:
             self.close("it has closed the connection")
             return
+        self._take_long(chunk)
+
+    def _take_long(self, chunk: Buffer) -> None:
         self._received_bytes += len(chunk)
         over = len(chunk) - self._missing
         if over > 0:
@@ -91,63 +86,47 @@ class SocketConnection(PromptConnection):
         self._long.append(chunk)
         self._missing -= len(chunk)
         if not self._missing:
-            self._arrived.put(chunk if len(self._long) == 1 else b"".join(self._long))
+            self._put_long(self._long)
             self._long.clear()
-            self._filled = self._after_frames()
+            self._cut()
 
     def _read_short(self) -> None:
         count = self._socket.recv_into(self._view[self._filled : self._filled + self._look_bytes])
         if not count:
             self.close("it has closed the connection")
             return
+        self._take_short(count)
+
+    def _take_short(self, count: int) -> None:
         self._received_bytes += count
         self._filled += count
         self._look_bytes = _SHORT_BYTES
-        self._filled = self._after_frames()
+        self._cut()
 
-    def _after_frames(self) -> int:
-        """Take the whole frames out of the buffer; what is left of it goes to its beginning: how much that is."""
-        start = self._cut()
-        rest = self._filled - start
-        if start and rest:
-            self._view[:rest] = self._view[start : self._filled]
-        return rest
+    def _begin_long(self, first: int, length: int) -> None:
+        if first < self._filled:
+            self._long.append(bytes(self._view[first : self._filled]))
+        self._missing = length - (self._filled - first)
+        self._look_bytes = self._framing.most_head_bytes
+        self._filled = 0
 
-    def _cut(self) -> int:
-        """Take the whole frames out of the buffer; where the rest of it begins."""
-        start, filled, buffer = 0, self._filled, self._buffer
-        while filled - start >= _LENGTH_BYTES:
-            length = int.from_bytes(buffer[start : start + _LENGTH_BYTES], "big")
-            if length > self._bounds.frame_bytes:
-                self.close(f"it sends a frame of {length:,} bytes, and {self._bounds.frame_bytes:,} are allowed")
-                break
-            first = start + _LENGTH_BYTES
-            if filled - first >= length:
-                start = first + length
-                self._arrived.put(bytes(self._view[first:start]))
-            elif length + _LENGTH_BYTES > _SHORT_BYTES // 2:
-                if first < filled:
-                    self._long.append(bytes(self._view[first:filled]))
-                self._missing = length - (filled - first)
-                self._look_bytes = _LENGTH_BYTES
-                return filled
+    def feed(self, data: bytes) -> None:
+        """See `FramedConnection`."""
+        while data and self._arrived.why is None:
+            if self._missing:
+                chunk, data = data[: self._missing], data[self._missing :]
+                self._take_long(chunk)
             else:
-                break
-        return start
+                room = _SHORT_BYTES - self._filled
+                chunk, data = data[:room], data[room:]
+                self._view[self._filled : self._filled + len(chunk)] = chunk
+                self._take_short(len(chunk))
 
     def _expect(self, size_bytes: int) -> None:
         """Wake us when so much is there. The kernel wakes us earlier where it has no room for it."""
         if self._expected != size_bytes:
             self._expected = size_bytes
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
-
-    async def receive(self) -> Buffer:
-        """See `Connection`."""
-        return await self._arrived.receive()
-
-    async def hand_to(self, take: Callable[[Buffer], None]) -> None:
-        """See `Connection`."""
-        await self._arrived.hand_to(take)
 
     def progress(self) -> int:
         """See `Connection`: what waits in the socket counts."""
@@ -159,28 +138,10 @@ class SocketConnection(PromptConnection):
 
     # -- what is sent
 
-    async def send(self, *parts: Buffer) -> None:
-        """See `Connection`."""
-        self._check_open()
-        self.send_now(*parts)
-        if not self._room.is_set():
-            await self._room.wait()
-            self._check_open()
-
-    @property
-    def ready(self) -> bool:
-        """See `PromptConnection`: nothing waits to be sent."""
-        return not self._unsent and self._arrived.why is None
-
-    def send_now(self, *parts: Buffer) -> None:
-        """See `PromptConnection`."""
-        self._unsent += (sum(map(len, parts)).to_bytes(_LENGTH_BYTES, "big"), *parts)
+    def _write(self, pieces: tuple[Buffer, ...]) -> None:
+        self._unsent += pieces
         if self._room.is_set():
             self._flush()
-
-    def _check_open(self) -> None:
-        if self._arrived.why is not None:
-            raise DownError(self._arrived.why)
 
     def _flush(self) -> None:
         """Give the kernel as much as it takes, and go on when it takes more."""
@@ -198,22 +159,31 @@ class SocketConnection(PromptConnection):
             return
         if not self._room.is_set():
             self._loop.remove_writer(self._descriptor)
-            self._room.set()
+            if self._closes:
+                self.close("the connection was closed")
+            else:
+                self._has_room()
+
+    # -- its end
+
+    def _close_when_sent(self, why: str) -> None:
+        self._closes = True
+        if self._room.is_set():
+            self.close(why)
 
     def close(self, why: str) -> None:
         """See `Connection`."""
         if self._arrived.why is not None:
             return
-        self._arrived.end(why)
+        self._down(why)
         self._read_no_more()
         self._loop.remove_writer(self._descriptor)
         self._socket.close()
         self._unsent.clear()
-        self._room.set()
 
     async def finish(self) -> None:
         """See `Connection`."""
-        await self._room.wait()
+        await self._bid_farewell()
         self.close("the connection was closed")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runner.channel import tls
-from runner.channel.link.tcp import reason
+from runner.channel.link.reasons import reason
 from runner.channel.link.transport import cannot_listen
 from runner.channel.plain.base import Host
 from runner.channel.plain.line import Line, Make

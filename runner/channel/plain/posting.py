@@ -12,7 +12,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 from runner.channel.base import Reader
-from runner.channel.link.tcp import reason
+from runner.channel.link.reasons import reason
 from runner.channel.network import Queue, far_name
 from runner.channel.plain.base import Host, Meeting, Peer, PlainEnd
 from runner.channel.plain.bounds import BOUNDS, Bounds

@@ -8,7 +8,7 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING
 
-from runner.channel.link.tcp import reason
+from runner.channel.link.reasons import reason
 from runner.channel.link.transport import DownError
 from runner.channel.plain.base import Host, Meeting, Peer
 from runner.channel.plain.door import Visitor

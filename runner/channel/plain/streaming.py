@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from runner.channel.link.tcp import reason
+from runner.channel.link.reasons import reason
 from runner.channel.link.transport import DownError
 from runner.channel.network import Queue
 from runner.channel.plain.base import Host, Meeting, Peer, dial

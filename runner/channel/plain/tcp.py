@@ -7,7 +7,7 @@ import contextlib
 import ssl
 
 from runner.channel import tls
-from runner.channel.link.tcp import reason
+from runner.channel.link.reasons import reason
 from runner.channel.link.transport import DownError
 from runner.channel.plain.base import Host, Meeting, Peer, dial
 from runner.channel.plain.bounds import Bounds

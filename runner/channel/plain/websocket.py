@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from runner.channel import tls
-from runner.channel.link.tcp import reason
+from runner.channel.link.reasons import reason
 from runner.channel.link.transport import DownError, RefusedError
-from runner.channel.link.websocket import not_connected
+from runner.channel.link.upgrade import answered
 from runner.channel.plain.base import Host, Meeting, Peer, dial
 from runner.channel.plain.bounds import Bounds
 from runner.channel.plain.carried import framed
@@ -258,12 +259,29 @@ class WebsocketMeeting(Meeting):
                 )
         except BaseException as error:
             await session.close()
-            down = not_connected(error)
+            down = _not_connected(error, bounds)
             if isinstance(down, RefusedError):
                 raise RunnerError(f"{self.address} cannot be joined: {down}") from error
             raise down from error
         _flush_each(websocket)
         return WebsocketPeer(websocket, self._codec, self.address, network, host, session=session)
+
+
+def _not_connected(error: BaseException, bounds: Bounds) -> BaseException:
+    """What an attempt to connect came to."""
+    import aiohttp
+
+    if isinstance(error, TimeoutError):
+        return DownError(f"no answer within {bounds.connect_s:.0f} s")
+    if isinstance(error, aiohttp.WSServerHandshakeError):
+        return answered(error.status)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return DownError(reason(error.certificate_error))
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return DownError(reason(error.os_error))
+    if isinstance(error, OSError | ssl.SSLError | aiohttp.ClientError):
+        return DownError(reason(error))
+    return error
 
 
 def _flush_each(websocket: ClientWebSocketResponse) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 SOURCES = Path(__file__).parent
 BIN = Path(__file__).with_name("bin")
-LIBRARIES = ("codec/count.c", "store/checksum.c")
+LIBRARIES = ("codec/count.c", "codec/mask.c", "store/checksum.c")
 """Their sources, below the package; each is built into `bin` beside it, and works without."""
 PACKAGE = Path(__file__).parents[2]
 LIBRARY_FLAGS = ("-O3", "-shared", "-fPIC", "-nostdlib", "-Wall", "-Wextra", "-Werror", "-s")

@@ -11,8 +11,9 @@ from itertools import pairwise
 
 import pytest
 
+from runner.channel.link.framing import Lengths
 from runner.channel.link.tcp_socket import SocketConnection
-from runner.channel.link.transport import Bounds, DownError
+from runner.channel.link.transport import DownError
 
 MOST = 3 << 20
 
@@ -30,7 +31,7 @@ async def joined() -> AsyncIterator[tuple[SocketConnection, socket.socket]]:
     bare.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for each in (sock, bare):
         each.settimeout(0)
-    connection = SocketConnection(sock, Bounds(MOST))
+    connection = SocketConnection(sock, Lengths(MOST))
     try:
         async with asyncio.timeout(30):
             yield connection, bare
