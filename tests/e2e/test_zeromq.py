@@ -181,7 +181,6 @@ def test_nothing_is_left_of_endpoints(tmp_path: Path) -> None:
         pid = running.pid
         running.process.kill()
         running.process.wait()
-    assert folders(pid)
     with Connector(tmp_path).start(pipeline) as running:
         until(lambda: folders(running.pid), "the endpoints", 60.0)
         assert not folders(pid)
