@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.engine import docker
 from tests.hostile.harness import MIB, arena
-from tests.hostile.outside import IMAGE, docker
+from tests.hostile.outside import IMAGE
 from tests.hostile.test_assaults import Seen, check_undisturbed, harmful, seen
 
 pytestmark = pytest.mark.engine

@@ -25,8 +25,9 @@ from runner.launch import container as container_home
 from runner.launch.base import PROBE, LaunchRequest, ShimLostError
 from runner.spec.model import MIB, Mount, Processor, Resources
 from tests.e2e.connector import until
+from tests.engine import docker
 from tests.launch.containers import Launched, launched, pids_with, program, run, running, spec_of, untrusted
-from tests.launch.images import ARCH, docker, own_tag, registry, scratch, small
+from tests.launch.images import ARCH, own_tag, registry, scratch, small
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 
@@ -682,7 +683,7 @@ def test_a_download_can_be_broken_off(engine: str) -> None:
         finally:
             gate.set()
     del engine
-    docker("rmi", name, check=False)
+    docker("rmi", name, code=None)
 
 
 async def _prepare(spec: Processor) -> None:
