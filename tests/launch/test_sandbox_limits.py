@@ -18,8 +18,9 @@ from runner.launch.cgroup import CgroupHome
 from runner.launch.sandbox import SandboxLauncher
 from runner.spec.model import MIB, Mount, Processor, Resources
 from tests.contracts.homes import HOMES, Program, context_of, run
-from tests.launch.test_sandbox import BOTH, TRUSTED, UNTRUSTED, answered, as_root, changed, program
+from tests.launch.test_sandbox import BOTH, TRUSTED, UNTRUSTED, answered, as_root, changed, folder, program
 
+__all__ = ["folder"]  # the fixture
 pytestmark = pytest.mark.usefixtures("bubblewrap")
 
 

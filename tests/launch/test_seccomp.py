@@ -1,4 +1,4 @@
-"""The filter of what is not trusted: followed by hand, put beside libseccomp's, and lived under by real programs."""
+"""The filter of what is not trusted: followed by hand, and put beside libseccomp's."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pytest
 
 from runner.errors import MachineError
 from runner.launch.seccomp import bpf_program, docker_profile
 from runner.launch.syscalls import NUMBERS
-from tests.children.build import programs
 from tests.launch.cbpf import ALLOW, ERRNO, KILL_PROCESS, KILL_THREAD, follow, parse
 from tests.launch.libseccomp import Libseccomp
 
-__all__ = ["programs"]  # the fixture
-
-EVERYDAY = Path(__file__).parent / "everyday"
 AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 AUDIT_I386, AUDIT_ARM = 0x40000003, 0x40000028
 PROGRAMS = {machine: parse(bpf_program(machine)) for machine in NUMBERS}

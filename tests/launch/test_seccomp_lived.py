@@ -12,10 +12,13 @@ import pytest
 
 from runner.launch.seccomp import bpf_program, docker_profile
 from runner.launch.syscalls import NUMBERS
-from tests.children.build import Programs
+from tests.children.build import Programs, programs
 from tests.conftest import need_image
 from tests.hostile.calls import build_attempt
-from tests.launch.test_seccomp import ARGUMENTS, EVERYDAY, LIMIT_S, REFUSED, UNHEARD, answer
+from tests.launch.test_seccomp import ARGUMENTS, LIMIT_S, REFUSED, UNHEARD, answer
+
+__all__ = ["programs"]  # the fixture
+EVERYDAY = Path(__file__).parent / "everyday"
 
 NOT_CALLS = {"kernel_memory", "kernel_settings", "setuid_program", "setuid_root", "sysrq"}
 """Attempts that other walls are for."""
