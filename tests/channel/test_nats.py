@@ -12,87 +12,11 @@ import pytest
 
 nats = pytest.importorskip("nats")
 
-from runner.channel.base import Outside, Reader, Writer  # noqa: E402
-from runner.channel.network import Here, NetworkedDurable, NetworkedMemory, network_channel  # noqa: E402
-from runner.codec.lines import LINES  # noqa: E402
-from runner.spec.model import Channel, Durability, Network  # noqa: E402
+from runner.channel.nats.receiver import NatsReceiver  # noqa: E402
 from runner.store.store import Store  # noqa: E402
+from tests.channel.nats_ends import End, numbers, run, streams_of  # noqa: E402
 from tests.nats_server import NatsServer, nats_program  # noqa: E402
 from tests.waiting import until  # noqa: E402
-
-
-def run(act: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(50):
-            await act()
-
-    asyncio.run(bounded())
-
-
-class End:
-    """One end of the channel `c`: with a writer or a reader of its own."""
-
-    def __init__(self, side: str, server: NatsServer, *, store: Store | None = None, **network: Any) -> None:
-        writes = side == "writer"
-        plain = network.get("plain", False)
-        spec = Channel(
-            "c",
-            "nats",
-            network.pop("capacity", 1 << 20),
-            writers=("w",) if writes else (),
-            readers=() if writes else ("r",),
-            durability=Durability.MEMORY if store is None else Durability.PROCESS,
-            far_readers=("right",) if writes and not plain else (),
-            far_writers=() if writes or plain else ("left",),
-            network=Network(servers=(server.url,), **network),
-        )
-        self.warned: list[str] = []
-        self.failed: list[str] = []
-        self.got: list[bytes] = []
-        self.data = asyncio.Event()
-        here = Here("p", "left" if writes else "right", "run")
-        self.channel: NetworkedMemory | NetworkedDurable = network_channel(spec, store, here)
-        self.reader: Reader | None = None
-        self.writer: Writer | None = None
-        if writes:
-            self.writer = self.channel.open_writer("w", LINES)
-        else:
-            self.reader = self.channel.open_reader("r", LINES)
-            self.reader.on_data = self.data.set
-        outside = Outside(self.failed.append, self.failed.append, self.warned.append)
-        self.living = asyncio.create_task(self.channel.live(outside))
-
-    async def write(self, first: int, count: int, *, last: bool = True) -> None:
-        assert self.writer is not None
-        for start in range(first, first + count, 10):
-            while self.writer.full:
-                room = asyncio.Event()
-                self.writer.when_room(room.set)
-                await room.wait()
-            numbers = range(start, min(start + 10, first + count))
-            self.writer.publish(LINES.batch_of([b"%d" % number for number in numbers]))
-            await asyncio.sleep(0)
-        if last:
-            self.writer.end(for_good=True)
-
-    async def read(self, count: int | None = None) -> list[bytes]:
-        assert self.reader is not None
-        while count is None or len(self.got) < count:
-            batch = self.reader.take()
-            if batch is not None:
-                self.got += LINES.payloads(batch)
-                self.reader.acknowledge(self.reader.number, batch.count)
-            elif self.reader.ended and not self.reader.queued_messages:
-                assert not self.failed
-                break
-            else:
-                self.data.clear()
-                await self.data.wait()
-        return self.got
-
-    async def kill(self) -> None:
-        self.living.cancel()
-        await asyncio.gather(self.living, return_exceptions=True)
 
 
 async def _is_empty(stream: Any, name: str) -> bool:
@@ -102,8 +26,11 @@ async def _is_empty(stream: Any, name: str) -> bool:
     return False
 
 
-def numbers(first: int, count: int) -> list[bytes]:
-    return [b"%d" % number for number in range(first, first + count)]
+async def _is_read(stream: Any, name: str) -> bool:
+    """Whether there is such a stream with a consumer: before that it may be known and take nothing yet."""
+    with contextlib.suppress(nats.js.errors.NotFoundError):
+        return bool((await stream.stream_info(name)).state.consumer_count)
+    return False
 
 
 async def both(server: NatsServer, count: int, meanwhile: Coroutine[Any, Any, None] | None = None) -> tuple[End, End]:
@@ -150,7 +77,7 @@ def test_a_server_that_is_killed_and_comes_back_loses_and_doubles_nothing(nats_s
         await asyncio.gather(writing, left.living, right.living)
         assert not left.failed + right.failed
 
-    run(act)
+    run(act, server_dies=True)
 
 
 def test_who_comes_before_the_server_waits_and_says_so(nats_server: NatsServer) -> None:
@@ -165,7 +92,7 @@ def test_who_comes_before_the_server_waits_and_says_so(nats_server: NatsServer) 
         assert await right.read() == numbers(1, 10)
         await asyncio.gather(left.living, right.living)
 
-    run(act)
+    run(act, server_dies=True)
 
 
 @pytest.mark.parametrize("side", ["writer", "reader"])
@@ -202,17 +129,20 @@ def test_strangers_and_doubles_are_not_taken(nats_server: NatsServer) -> None:
         left, right = End("writer", nats_server), End("reader", nats_server)
         await left.write(1, 20, last=False)
         assert await right.read(20) == numbers(1, 20)
-        client = await nats.connect(nats_server.url)
-        stream = client.jetstream()
-        await stream.publish("connector.p.c.right", b"noise")
-        headers = {"Connector-Writer": "left", "Connector-Epoch": "x", "Connector-Number": "1", "Connector-Count": "1"}
-        await stream.publish("connector.p.c.right", b"noise\n", headers={**headers, "Connector-Crc": "5"})
-        await left.write(21, 20)
-        assert await right.read() == numbers(1, 40)
-        assert len([text for text in right.warned if "is not taken" in text]) == 1
-        await asyncio.gather(left.living, right.living)
-        await until(lambda: _is_empty(stream, "connector_p_c"), "all to be acknowledged")
-        await client.close()
+        async with streams_of(nats_server) as stream:
+            await stream.publish("connector.p.c.right", b"noise")
+            headers = {
+                "Connector-Writer": "left",
+                "Connector-Epoch": "x",
+                "Connector-Number": "1",
+                "Connector-Count": "1",
+            }
+            await stream.publish("connector.p.c.right", b"noise\n", headers={**headers, "Connector-Crc": "5"})
+            await left.write(21, 20)
+            assert await right.read() == numbers(1, 40)
+            assert len([text for text in right.warned if "is not taken" in text]) == 1
+            await asyncio.gather(left.living, right.living)
+            await until(lambda: _is_empty(stream, "connector_p_c"), "all to be acknowledged")
 
     run(act)
 
@@ -238,7 +168,7 @@ def test_what_the_server_has_no_more_is_made_again(gone: str, plain: bool, nats_
         await left.kill()
         await right.kill()
 
-    run(act)
+    run(act, server_dies=gone == "state")
 
 
 async def _lose(server: NatsServer, what: str) -> None:
@@ -247,14 +177,12 @@ async def _lose(server: NatsServer, what: str) -> None:
         server.forget()
         server.start()
         return
-    client = await nats.connect(server.url)
-    stream = client.jetstream()
-    if what == "stream":
-        await stream.delete_stream("connector_p_c")
-    else:
-        (consumer,) = await stream.consumers_info("connector_p_c")
-        await stream.delete_consumer("connector_p_c", consumer.name)
-    await client.close()
+    async with streams_of(server) as stream:
+        if what == "stream":
+            await stream.delete_stream("connector_p_c")
+        else:
+            (consumer,) = await stream.consumers_info("connector_p_c")
+            await stream.delete_consumer("connector_p_c", consumer.name)
 
 
 def test_what_was_only_at_the_server_and_is_lost_there_is_said_and_counted(nats_server: NatsServer) -> None:
@@ -265,9 +193,8 @@ def test_what_was_only_at_the_server_and_is_lost_there_is_said_and_counted(nats_
         await right.kill()
         await left.write(101, 50, last=False)
         await until(lambda: left.channel.readers[0].account.acknowledged == 150, "the server to have it")
-        client = await nats.connect(nats_server.url)
-        await client.jetstream().purge_stream("connector_p_c")
-        await client.close()
+        async with streams_of(nats_server) as stream:
+            await stream.purge_stream("connector_p_c")
         again = End("reader", nats_server)
         await left.write(151, 50)
         assert await again.read() == numbers(151, 50)
@@ -278,21 +205,42 @@ def test_what_was_only_at_the_server_and_is_lost_there_is_said_and_counted(nats_
     run(act)
 
 
-def test_a_full_stream_makes_the_writer_wait(nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("sender", "receiver"):
-        monkeypatch.setattr(f"runner.channel.nats.{module}._LEAST_STREAM_BYTES", 20_000)
-    monkeypatch.setattr("runner.channel.nats.sender._FRAME_BYTES", 500)
+def test_what_a_former_stream_brought_is_not_acknowledged_to_a_new_one(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acknowledgements say numbers of the stream: a new one would throw away its own messages of those numbers."""
+    monkeypatch.setattr("runner.channel.nats.sender._FRAME_BYTES", 40)
+    held: list[Callable[[], None]] = []
+    monkeypatch.setattr("runner.channel.network.Queue.when_committed", lambda _, callback: held.append(callback))
+    subscribe = NatsReceiver._subscribe
 
     async def act() -> None:
-        left = End("writer", nats_server, capacity=1000)
-        writing = asyncio.create_task(left.write(1, 5000))
-        await until(lambda: "is full" in (left.channel.far_trouble or ""))
-        await until(lambda: left.writer is not None and left.writer.full)
-        right = End("reader", nats_server, capacity=1000)
-        assert await right.read() == numbers(1, 5000)
-        await asyncio.gather(writing, left.living, right.living)
+        async with streams_of(nats_server) as stream:
+            left, right = End("writer", nats_server), End("reader", nats_server)
+            await left.write(100, 30, last=False)
+            assert await right.read(30) == numbers(100, 30)
+
+            async def subscribe_late(receiver: NatsReceiver, streams: Any) -> Any:
+                subscription = await subscribe(receiver, streams)
+                await until(lambda: has_messages(stream, 3))
+                for callback in held:
+                    callback()
+                await asyncio.gather(*receiver._acknowledging)
+                assert receiver._server.client is not None
+                await receiver._server.client.flush()
+                return subscription
+
+            monkeypatch.setattr(NatsReceiver, "_subscribe", subscribe_late)
+            await stream.delete_stream("connector_p_c")
+            await left.write(130, 30)
+            assert await right.read() == numbers(100, 60)
+            assert right.channel.readers[0].account.indeterminate == 0
 
     run(act)
+
+
+async def has_messages(stream: Any, count: int) -> bool:
+    return bool((await stream.stream_info("connector_p_c")).state.last_seq >= count)
 
 
 def test_a_server_without_streams_is_named(tmp_path: Path) -> None:
@@ -334,19 +282,17 @@ def test_any_other_program_is_a_plain_peer(nats_server: NatsServer) -> None:
     async def act() -> None:
         left = End("writer", nats_server, plain=True, subject="out.lines")
         right = End("reader", nats_server, plain=True, subject="in.lines")
-        client = await nats.connect(nats_server.url)
-        stream = client.jetstream()
-        await left.write(1, 3)
-        await left.living
-        taken = await (await stream.pull_subscribe("out.lines", durable="mine", stream="out_lines")).fetch(3)
-        assert [message.data for message in taken] == numbers(1, 3)
-        await until(lambda: _is_empty(stream, "in_lines"), "the stream to be made")
-        for number in range(1, 4):
-            await stream.publish("in.lines", b"%d" % number)
-        assert await right.read(3) == numbers(1, 3)
-        right.channel.stop()
-        await right.living
-        await client.close()
+        async with streams_of(nats_server) as stream:
+            await left.write(1, 3)
+            await left.living
+            taken = await (await stream.pull_subscribe("out.lines", durable="mine", stream="out_lines")).fetch(3)
+            assert [message.data for message in taken] == numbers(1, 3)
+            await until(lambda: _is_read(stream, "in_lines"), "the stream to be made")
+            for number in range(1, 4):
+                await stream.publish("in.lines", b"%d" % number)
+            assert await right.read(3) == numbers(1, 3)
+            right.channel.stop()
+            await right.living
 
     run(act)
 
@@ -354,18 +300,16 @@ def test_any_other_program_is_a_plain_peer(nats_server: NatsServer) -> None:
 def test_what_is_no_message_of_a_plain_peer_is_counted_and_told_seldom(nats_server: NatsServer) -> None:
     async def act() -> None:
         end = End("reader", nats_server, plain=True, subject="in.lines", max_message_bytes=10)
-        client = await nats.connect(nats_server.url)
-        stream = client.jetstream()
-        await until(lambda: _is_empty(stream, "in_lines"), "the stream to be made")
-        for number in range(20):
-            for data in (b"two\nlines", b"x" * 11 + b"%d" % number):
-                await stream.publish("in.lines", data)
-        await stream.publish("in.lines", b"x" * 10)
-        assert await end.read(1) == [b"x" * 10]
-        assert end.channel.refused == 40
-        assert len([text for text in end.warned if "is not taken" in text]) <= 3
-        end.channel.stop()
-        await end.living
-        await client.close()
+        async with streams_of(nats_server) as stream:
+            await until(lambda: _is_read(stream, "in_lines"), "the stream to be made")
+            for number in range(20):
+                for data in (b"two\nlines", b"x" * 11 + b"%d" % number):
+                    await stream.publish("in.lines", data)
+            await stream.publish("in.lines", b"x" * 10)
+            assert await end.read(1) == [b"x" * 10]
+            assert end.channel.refused == 40
+            assert len([text for text in end.warned if "is not taken" in text]) <= 3
+            end.channel.stop()
+            await end.living
 
     run(act)

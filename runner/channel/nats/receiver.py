@@ -10,8 +10,9 @@ from msgspec.structs import replace
 
 from runner.channel.base import Outside, Writer
 from runner.channel.nats.names import Names, Sent, StrangeError
-from runner.channel.nats.sender import Told
-from runner.channel.nats.server import Server, end, ensure_stream
+from runner.channel.nats.server import Server, end
+from runner.channel.nats.streams import ensure_stream
+from runner.channel.nats.told import Told
 from runner.channel.network import FarEnd, Queue, far_name
 from runner.channel.plain.carried import framed
 from runner.channel.positions import Position, keep_position, position_of
@@ -84,6 +85,8 @@ class NatsReceiver(FarEnd):
         self._strange = 0
         self._delivered = 0
         """How many deliveries of the consumer have been seen; it counts them."""
+        self._consumers = 0
+        """How many consumers were made; what another one brought is not acknowledged to this one."""
         self._put_back: set[str] = set()
         """The writers of which something came early from this consumer, and will come from it again, out of order."""
         self._acknowledging: set[asyncio.Task[None]] = set()
@@ -187,6 +190,7 @@ class NatsReceiver(FarEnd):
             filter_subject=self._names.subject,
         )
         self._delivered = 0
+        self._consumers += 1
         self._put_back.clear()
         return await stream.pull_subscribe(
             self._names.subject, durable=self._names.group, stream=self._names.stream, config=config
@@ -229,14 +233,14 @@ class NatsReceiver(FarEnd):
                     self._give_up(writer, sent)
                 if not lost or self._is_early(writer, sent):
                     self._put_back.add(writer.name)
-                    self._acknowledge(message, taken=False)
+                    self._acknowledge(message, self._consumers, taken=False)
                     return True
             self._take_sent(writer, sent, message.data)
         except (StrangeError, CodecError) as error:
             self._strange += 1
             if self._strange == 1:
                 self._warn(f"a message at {self._names.subject} is not taken: {error}; others like it are not told")
-        self._queue.when_committed(lambda: self._acknowledge(message))
+        self._acknowledge_when_committed(message)
         return True
 
     def _due(self, writer: _From, sent: Sent) -> int:
@@ -300,7 +304,7 @@ class NatsReceiver(FarEnd):
             writer.writer.publish(self._one(writer.writer, message.data))
         except CodecError as error:
             self._repeats.say(f"a message at {self._names.subject} is not taken: {error}", kind=kind_of(error))
-        self._queue.when_committed(lambda: self._acknowledge(message))
+        self._acknowledge_when_committed(message)
 
     def _one(self, writer: Writer, payload: bytes) -> Batch:
         """A message of a plain peer. Raises CodecError for what is none, which is counted."""
@@ -312,12 +316,19 @@ class NatsReceiver(FarEnd):
             writer.refuse(1)
             raise
 
-    def _acknowledge(self, message: Msg, *, taken: bool = True) -> None:
-        task = asyncio.get_running_loop().create_task(self._say(message, taken=taken))
+    def _acknowledge_when_committed(self, message: Msg) -> None:
+        consumer = self._consumers
+        self._queue.when_committed(lambda: self._acknowledge(message, consumer))
+
+    def _acknowledge(self, message: Msg, consumer: int, *, taken: bool = True) -> None:
+        task = asyncio.get_running_loop().create_task(self._say(message, consumer, taken=taken))
         self._acknowledging.add(task)
         task.add_done_callback(self._acknowledging.discard)
 
-    async def _say(self, message: Msg, *, taken: bool) -> None:
+    async def _say(self, message: Msg, consumer: int, *, taken: bool) -> None:
+        """Not to a later consumer: a server takes the number for one of its stream, which may be another by then."""
+        if consumer != self._consumers and not self._plain:
+            return
         with contextlib.suppress(Exception):  # it comes again by itself then
             await (message.ack() if taken else message.nak(delay=_EARLY_S))
 

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from runner.channel import tls
-from runner.channel.nats.names import Names
 from runner.errors import RunnerError
 from runner.spec.model import Network
 
@@ -24,10 +23,12 @@ ANSWER_S = 5.0
 _CANCEL_AGAIN_S = 1.0
 _REFUSED = ("authorization", "permissions", "nkey", "user authentication")
 _LOOK_AFTER_S = 0.5
-_IN_USE = 10058
-"""Code of JetStream: the other side has made the stream in the meantime."""
 _FULL = 10077, 10047, 10122
 """Codes for a stream that can take no more: its bytes, the server's resources, its messages."""
+
+
+class FullError(Exception):
+    """The stream has no room for what is to be sent."""
 
 
 class Server:
@@ -62,13 +63,15 @@ class Server:
         try:
             yield client.jetstream(timeout=ANSWER_S)
         finally:
-            await end(watching)
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(2):
-                    await client.flush()  # what was acknowledged last is still on its way
-            with contextlib.suppress(Exception):
-                async with asyncio.timeout(1):
-                    await client.close()
+            try:
+                await end(watching)
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(2):
+                        await client.flush()  # what was acknowledged last is still on its way
+            finally:
+                with contextlib.suppress(Exception):
+                    async with asyncio.timeout(1):
+                        await client.close()
 
     async def until_done(self, act: Callable[[], Awaitable[T]], longest_wait_s: float = LONGEST_WAIT_S) -> T:
         """The result of `act`, which is tried again, more and more seldom, as long as the server does not do it."""
@@ -81,6 +84,7 @@ class Server:
                 TimeoutError,
                 ValueError,
                 self._nats.errors.Error,
+                FullError,
             ) as error:  # a greeting that is cut short
                 self._judge(error)
                 await asyncio.sleep(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
@@ -104,7 +108,8 @@ class Server:
         text = (str(error) or self._said or type(error).__name__).removeprefix("nats: ").strip("'\"").lower()
         if any(word in text for word in _REFUSED):
             raise self._not_let_in(text)
-        if getattr(error, "err_code", None) in _FULL or "maximum bytes exceeded" in text:
+        full = isinstance(error, FullError) or getattr(error, "err_code", None) in _FULL
+        if full or "maximum bytes exceeded" in text:
             text = "its stream is full"
         elif isinstance(error, ServiceUnavailableError | NoStreamResponseError):
             text = "nobody there keeps messages (is JetStream switched on, and the stream there?)"
@@ -191,51 +196,6 @@ async def end(task: asyncio.Task[None]) -> None:
         task.cancel()
         await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
     await asyncio.gather(task, return_exceptions=True)
-
-
-async def ensure_stream(stream: JetStreamContext, names: Names, *, most_bytes: int, plain: bool) -> None:
-    """Make the stream where it is not there; one that is there is taken where it can hold these messages.
-
-    Raises RunnerError for one that cannot.
-    """
-    from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
-    from nats.js.errors import BadRequestError, NotFoundError
-
-    try:
-        found = await stream.stream_info(names.stream)
-    except NotFoundError:
-        config = StreamConfig(
-            name=names.stream,
-            subjects=[names.pattern],
-            retention=RetentionPolicy.WORK_QUEUE if not plain else RetentionPolicy.LIMITS,
-            storage=StorageType.FILE,
-            discard=DiscardPolicy.NEW,
-            max_bytes=most_bytes,
-        )
-        try:
-            await stream.add_stream(config)
-        except BadRequestError as error:
-            if error.err_code != _IN_USE and not await _is_there(stream, names.stream):
-                raise RunnerError(f"the stream {names.stream} cannot be made: {error.description}") from error
-        return
-    if plain:
-        return
-    if found.config.retention != RetentionPolicy.WORK_QUEUE or names.pattern not in (found.config.subjects or []):
-        raise RunnerError(
-            f"the stream {names.stream} is another's: it does not take {names.pattern} for one reader each",
-            remedy='give the channel a stream of its own: stream = "NAME"',
-        )
-
-
-async def _is_there(stream: JetStreamContext, name: str) -> bool:
-    """Whether the other side has made it in the meantime."""
-    from nats.js.errors import NotFoundError
-
-    try:
-        await stream.stream_info(name)
-    except NotFoundError:
-        return False
-    return True
 
 
 def _without_secrets(url: str) -> str:
