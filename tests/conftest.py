@@ -98,6 +98,12 @@ def open_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+def need_program(name: str) -> str:
+    """Where it is; a skip where it is not (a failure where nothing may be missing)."""
+    path = shutil.which(name)
+    return path if path is not None else without(f"{name} is not installed")
+
+
 def has_image(name: str) -> bool:
     """Whether the engine has the image; tests never pull one."""
     asked = subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False, timeout=20)

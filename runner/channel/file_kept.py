@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from runner.channel.durable import ENDS, key_of
+from runner.channel.durable_keys import ENDS, key_of
 from runner.channel.file_disk import OutFile, tail_of
 from runner.channel.file_plan import Kept, checksum_of
 from runner.channel.file_tail import InFile

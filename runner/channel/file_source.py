@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from runner.channel.base import Outside
-from runner.channel.durable import ENDS, DurableChannel, DurableWriter, key_of
+from runner.channel.durable import DurableChannel, DurableWriter
+from runner.channel.durable_keys import ENDS, key_of
 from runner.channel.file_disk import cannot
 from runner.channel.file_kept import FILE, keep, kept_of
 from runner.channel.file_plan import Kept

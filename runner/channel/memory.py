@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from runner.channel.base import Account, Channel, Reader, Writer
+from runner.channel.base import Account, Reader, Writer
+from runner.channel.queued import QueuedChannel
 from runner.codec.base import MERGED_BYTES, Batch, Codec
 from runner.codec.convert import converter
 from runner.errors import CodecError
@@ -183,7 +184,7 @@ class MemoryWriter(Writer):
         except CodecError as error:
             good, _ = self.codec.skip(batch, error.index)
             self.publish(good)
-            raise self._refused(channel.written + 1, error) from error
+            raise channel.refuse_one(channel.written + 1, error) from error
         channel.written += batch.count
         for reader in channel.memory_readers:
             reader.offer(converted.get(reader.codec.name, batch))
@@ -193,7 +194,7 @@ class MemoryWriter(Writer):
         try:
             self._converted(batch)
         except CodecError as error:
-            raise self._refused(self._channel.written + error.index + 1, error) from error
+            raise self._channel.refuse_one(self._channel.written + error.index + 1, error) from error
 
     def refuse(self, messages: int) -> None:
         """See `Writer`."""
@@ -205,11 +206,6 @@ class MemoryWriter(Writer):
             return {}
         wanted = {reader.codec.name for reader in self._channel.memory_readers if not reader.left}
         return {name: convert(batch) for name, convert in self._conversions.items() if name in wanted}
-
-    def _refused(self, number: int, error: CodecError) -> CodecError:
-        self._channel.refused += 1
-        what = f"message {number:,} of channel `{self._channel.name}` is refused: {error.what}"
-        return CodecError(what, index=error.index, remedy=error.remedy)
 
     @property
     def full(self) -> bool:
@@ -252,24 +248,16 @@ class MemoryWriter(Writer):
             self._channel.writer_ended(for_good=for_good)
 
 
-class MemoryChannel(Channel):
+class MemoryChannel(QueuedChannel):
     """See the module."""
 
     kind = "memory"
 
     def __init__(self, spec: ChannelSpec) -> None:
-        self.name = spec.name
-        self.capacity_bytes = spec.capacity_bytes
+        super().__init__(spec)
         self.on_full = spec.on_full
         self.blocks = spec.on_full is OnFull.BLOCK
-        self.written = 0
-        self.refused = 0
         self.memory_readers: list[MemoryReader] = []
-        self.broken_off = False
-        """Whether a writer has ended that was not at its end."""
-        self._open_writers = 0
-        self._waiting: list[Callable[[], None]] = []
-        self._when_left: list[Callable[[], None]] = []
 
     @property
     def trouble(self) -> str | None:
@@ -280,11 +268,6 @@ class MemoryChannel(Channel):
     def readers(self) -> tuple[Reader, ...]:
         """See `Channel`."""
         return tuple(self.memory_readers)
-
-    @property
-    def ended(self) -> bool:
-        """Whether every writer has ended."""
-        return self._open_writers == 0
 
     @property
     def full(self) -> bool:
@@ -306,47 +289,10 @@ class MemoryChannel(Channel):
         self._open_writers += 1
         return MemoryWriter(self, codec)
 
-    def expect_writer(self) -> None:
-        """There will be a writer that is opened later than the processors' own, by `expected_writer`."""
-        self._open_writers += 1
-
     def expected_writer(self, name: str, codec: Codec) -> MemoryWriter:
         """The writer that was expected."""
         del name
         return MemoryWriter(self, codec)
-
-    def when_room(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once when the channel is not full; at once when it is not."""
-        if self.full:
-            self._waiting.append(callback)
-        else:
-            callback()
-
-    def room(self) -> None:
-        """A reader has room again: let the writers go on when no other reader holds them up."""
-        if self._waiting and not self.full:
-            waiting, self._waiting = self._waiting, []
-            for callback in waiting:
-                callback()
-
-    def on_readers_left(self, callback: Callable[[], None]) -> None:
-        """See `Channel`."""
-        self._when_left.append(callback)
-
-    def reader_left(self) -> None:
-        """A reader wants no more."""
-        self.room()
-        if all(reader.left for reader in self.memory_readers):
-            for callback in self._when_left:
-                callback()
-
-    def writer_ended(self, *, for_good: bool) -> None:
-        """One of the writers has ended."""
-        self._open_writers -= 1
-        self.broken_off = self.broken_off or not for_good
-        if not self._open_writers:
-            for reader in self.memory_readers:
-                reader.on_data()
 
     def close(self) -> None:
         """See `Channel`; there is nothing to let go of."""

@@ -19,18 +19,17 @@ import lmdb
 
 from runner.errors import BugError, MachineError, RunnerError
 from runner.store.book import COMMIT_KEY, Book, Head, cursor_key, head_key
+from runner.store.committed import Committed
 from runner.store.cursor import Cursor
-from runner.store.damage import Damage, DamageError
-from runner.store.database import Database
 from runner.store.folder import StateFolder
 from runner.store.opening import Opened, new_epoch, open_store
 from runner.store.placed import Placed
 from runner.store.probe import Probe
-from runner.store.record import KEY, Record, opened
-from runner.store.sealed import SealError, seal, unseal
+from runner.store.record import KEY, Record
+from runner.store.sealed import seal
 from runner.store.tail import Tail
 from runner.store.transaction import LARGE_BYTES, Transaction
-from runner.store.walk import HEADS, MESSAGES, TABLE, mend
+from runner.store.walk import HEADS, TABLE, mend
 from runner.store.writer import Done, Held, Job, Writer
 
 TAIL_BYTES = 10 << 20
@@ -78,7 +77,8 @@ class Store:
         self._databases = opened_store.databases
         self._held = opened_store.held
         self._pages = opened_store.pages
-        self._mapping = threading.Lock()
+        mapping = threading.Lock()
+        self._committed = Committed(self._folder.path, self._environment, self._databases, mapping)
         self._books: dict[str, Book] = {}
         self._tail_bytes = tail_bytes
         for name, held in self._held.items():
@@ -92,7 +92,7 @@ class Store:
             folder=self._folder.path,
             pages=self._pages,
             sync=self._sync,
-            mapping=self._mapping,
+            mapping=mapping,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._committing: deque[Transaction] = deque()
@@ -155,33 +155,18 @@ class Store:
             return None
         if number <= book.freed:
             raise BugError(f"message {number:,} of channel `{channel}` is read, and was deleted")
-        return book.tail.find(number) or self._from_disk(book, number, most_bytes)
+        return book.tail.find(number) or self._committed.record(book, number, most_bytes)
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """The committed value; None where there is none. Raises DamageError."""
-        with self._mapping, self._environment.begin(db=self._table(table), buffers=True) as transaction:
-            stored = transaction.get(key)
-            return None if stored is None else self._unsealed(table, key, stored)
+        return self._committed.value(table, key)
 
     def items(self, table: str, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """All committed entries whose key begins with `prefix`, in order; each is looked up when it is its turn.
 
         Raises DamageError.
         """
-        key = prefix
-        database = self._table(table)
-        while True:
-            with (
-                self._mapping,
-                self._environment.begin(db=database, buffers=True) as transaction,
-                transaction.cursor() as cursor,
-            ):
-                if not cursor.set_range(key) or not bytes(cursor.key()).startswith(prefix):
-                    return
-                key = bytes(cursor.key())
-                value = self._unsealed(table, key, cursor.value())
-            yield key, value
-            key += b"\0"
+        return self._committed.items(table, prefix)
 
     async def flush(self) -> None:
         """Return when everything that was put in until now is committed. Raises what `failed` is."""
@@ -242,22 +227,10 @@ class Store:
             raise BugError(f"the store has no channel `{channel}`")
         return book
 
-    def _table(self, table: str) -> Database:
-        database = self._databases.get(TABLE + table.encode())
-        if database is None:
-            raise BugError(f"the store has no table `{table}`")
-        return database
-
-    def _unsealed(self, table: str, key: bytes, stored: memoryview) -> bytes:
-        try:
-            return unseal(key, stored)
-        except SealError as error:
-            raise DamageError(str(self.path), [Damage(f"entry {key!r} of table `{table}` is damaged")]) from error
-
     # Committing
 
     def _fresh(self) -> Transaction:
-        return Transaction(self._book, self._table, self._begun, self._large)
+        return Transaction(self._book, self._committed.table, self._begun, self._large)
 
     def _begun(self) -> None:
         """The first thing was put into the transaction in the making: commit it when this callback has ended."""
@@ -360,48 +333,6 @@ class Store:
                     waiting.set_exception(error)
         self.on_trouble()
 
-    # Reading
-
-    def _from_disk(self, book: Book, number: int, most_bytes: int) -> Record:
-        database = self._databases[MESSAGES + book.name_bytes]
-        if not book.probe.readable(number):
-            first, last = book.probe.span(number) or (number, number)
-            raise DamageError(str(self.path), [Damage("the disk cannot read the record", book.name, first, last)])
-        try:
-            with (
-                self._mapping,
-                self._environment.begin(db=database, buffers=True) as transaction,
-                transaction.cursor() as cursor,
-            ):
-                record = self._found(book, cursor, number)
-                return _with_next(record, book, cursor, most_bytes)
-        except lmdb.Error as error:
-            raise DamageError(str(self.path), [Damage(f"LMDB: {error}", book.name, number, number)]) from error
-
-    def _found(self, book: Book, cursor: lmdb.Cursor[memoryview], number: int) -> Record:
-        """The record with message `number`; `cursor` is there then."""
-        span = book.probe.span(number)
-        key = KEY.pack(number if span is None else span[0])  # the one behind it may not be readable
-        beyond = not cursor.set_range(key)
-        there = cursor.last() if beyond else bytes(cursor.key()) == key or cursor.prev()
-        if not there:
-            raise self._lost(book, cursor, number, "they are not there")
-        first = KEY.unpack(cursor.key())[0]
-        record = opened(book.name_bytes, first, cursor.value())
-        if record is None:
-            raise self._lost(book, cursor, first, "the record is damaged")
-        if record.last < number:
-            raise self._lost(book, cursor, record.last + 1, "they are not there")
-        return record
-
-    def _lost(self, book: Book, cursor: lmdb.Cursor[memoryview], first: int, why: str) -> DamageError:
-        """Messages from `first` on up to the next record."""
-        span = book.probe.span(first)
-        if span is not None:
-            return DamageError(str(self.path), [Damage(why, book.name, max(first, book.freed + 1), span[1])])
-        behind = KEY.unpack(cursor.key())[0] if cursor.set_range(KEY.pack(first + 1)) else book.committed + 1
-        return DamageError(str(self.path), [Damage(why, book.name, max(first, book.freed + 1), behind - 1)])
-
     def _empty(self, transaction: lmdb.Transaction[bytes], book: Book) -> Held:
         """Reset one channel; what will be true of it with the commit."""
         held = self._held[book.name]
@@ -417,21 +348,3 @@ class Store:
         key = head_key(book.name)
         transaction.put(key, Head(fresh.epoch, 0, 0).encode(key), db=heads)
         return fresh
-
-
-def _with_next(record: Record, book: Book, cursor: lmdb.Cursor[memoryview], most_bytes: int) -> Record:
-    """`record` and those behind it in `cursor`, as long as they are whole, fit and may be put together."""
-    parts, size_bytes, count = [record.data], len(record.data), record.count
-    while record.joins and size_bytes < most_bytes and book.probe.readable(record.first + count) and cursor.next():
-        first = record.first + count
-        if KEY.unpack(cursor.key())[0] != first or size_bytes + len(cursor.value()) > most_bytes:
-            break
-        following = opened(book.name_bytes, first, cursor.value())
-        if following is None or not following.joins or following.codec != record.codec:
-            break
-        parts.append(following.data)
-        size_bytes += len(following.data)
-        count += following.count
-    if len(parts) == 1:
-        return record
-    return Record(record.first, count, record.codec, record.joins, b"".join(parts))

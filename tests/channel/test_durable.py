@@ -10,7 +10,8 @@ import pytest
 
 from runner.bridge.feeder import StreamFeeder
 from runner.bridge.inlet import Inlet
-from runner.channel.durable import DurableChannel, DurableReader
+from runner.channel.durable import DurableChannel
+from runner.channel.durable_reader import DurableReader
 from runner.codec.registry import codec_named
 from runner.errors import CodecError
 from runner.spec.model import Channel as ChannelSpec

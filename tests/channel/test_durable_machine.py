@@ -18,7 +18,8 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from runner.channel.durable import DurableChannel, DurableReader
+from runner.channel.durable import DurableChannel
+from runner.channel.durable_reader import DurableReader
 from runner.codec.base import Batch
 from runner.codec.registry import codec_named
 from runner.spec.model import Channel as ChannelSpec

@@ -334,101 +334,6 @@ def shows_secret(name: str) -> None:
     die("1")
 
 
-def takes_memory(size: str) -> None:
-    """Takes SIZE bytes; exits 9 where it may not."""
-    try:
-        kept = bytearray(int(size))
-    except MemoryError:
-        write_all(2, b"no memory\n")
-        os._exit(9)
-    kept[::4096] = b"x" * len(kept[::4096])
-    echo()
-
-
-def opens_files(count: str) -> None:
-    """Opens COUNT files; exits 9 where it may not."""
-    try:
-        _opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(int(count))]
-    except OSError:
-        write_all(2, b"too many files\n")
-        os._exit(9)
-    echo()
-
-
-def forks(count: str) -> None:
-    """Starts COUNT children at a time; exits 9 where it may not."""
-    children = []
-    try:
-        for _ in range(int(count)):
-            if (child := os.fork()) == 0:
-                for_ever()
-            children.append(child)
-    except OSError:
-        write_all(2, b"no more processes\n")
-        os._exit(9)
-    for child in children:
-        os.kill(child, signal.SIGKILL)
-    echo()
-
-
-def becomes_ready(how: str, target: str, delay: str) -> None:
-    """Ready after DELAY seconds: says "now ready" (line), makes file TARGET, or listens at port TARGET (tcp, http).
-
-    Exits 9 when input comes before that.
-    """
-    if select.select([0], [], [], float(delay))[0]:
-        os._exit(9)
-    if how == "line":
-        write_all(2, b"now ready\n")
-    elif how == "file":
-        Path(target).touch()
-    elif how == "tcp":
-        import socket
-
-        listening = socket.create_server(("127.0.0.1", int(target)))
-        listening.set_inheritable(False)
-    elif how == "http":
-        import threading
-        from http.server import BaseHTTPRequestHandler, HTTPServer
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        server = HTTPServer(("127.0.0.1", int(target)), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-    echo()
-    os._exit(0)
-
-
-def sick(port: str, healthy_checks: str) -> None:
-    """Serves HTTP: its first run answers 200 so many times, then 500 for ever; later runs are healthy. Echoes."""
-    import threading
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
-    asked = 0
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            nonlocal asked
-            asked += 1
-            ill = os.environ["CONNECTOR_ATTEMPT"] == "1" and asked > int(healthy_checks)
-            self.send_response(500 if ill else 200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = HTTPServer(("127.0.0.1", int(port)), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    echo()
-    os._exit(0)
-
-
 def ends_on_term(log: str, name: str) -> None:
     """Echoes; when its input has ended or TERM came, notes NAME and which in LOG."""
 
@@ -445,8 +350,10 @@ def ends_on_term(log: str, name: str) -> None:
     note("end")
 
 
-def main() -> None:
-    globals()[sys.argv[1].replace("-", "_")](*sys.argv[2:])
+def called(functions: dict[str, object]) -> None:
+    """Call the function that the first argument names with all others."""
+    functions[sys.argv[1].replace("-", "_")](*sys.argv[2:])
 
 
-main()
+if __name__ == "__main__":
+    called(globals())

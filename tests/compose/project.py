@@ -63,6 +63,11 @@ class Project:
         """Bring it up, in the background."""
         self.compose("up", "--detach", "--no-build", limit_s=UP_LIMIT_S)
 
+    def change(self, service: str, **environment: str) -> None:
+        """Bring one service up anew with other values of these variables."""
+        self.environment |= environment
+        self.compose("up", "--detach", "--no-build", "--no-deps", service, limit_s=UP_LIMIT_S)
+
     def states(self) -> dict[str, tuple[str, int]]:
         """The state of each container, by service and number, and its exit code."""
         lines = self.compose("ps", "--all", "--format", "json").splitlines()

@@ -19,7 +19,7 @@ from runner.launch.sandbox import SandboxLauncher
 from runner.spec.model import MIB, Home, Processor, Resources, Trust
 from tests.launch.shims import WithShims
 
-RUN = "a-run-of-the-tests"
+RUN = f"a-run-of-the-tests-{os.getpid()}"
 IMAGE = "debian:trixie-slim"
 ANOTHER_RUN = f"another-run-{os.getpid()}"
 UNTRUSTED = Resources(memory_bytes=512 * MIB, cpus=1.0, pids=64, files=256, disk_bytes=64 * MIB)

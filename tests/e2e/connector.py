@@ -205,6 +205,10 @@ class Running:
                     processes.append(process)
         return processes
 
+    def gone(self) -> bool:
+        """Whether nothing of this run lives."""
+        return not self.marked()
+
     def programs(self, command: list[str]) -> list[psutil.Process]:
         """The living processes below the runner that run exactly this command."""
         found = []

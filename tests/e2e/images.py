@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +13,9 @@ from typing import Any
 
 import tomli_w
 
+from tests.engine import docker
+
 UP = "import sys\nfor line in sys.stdin:\n    print(line.strip().upper(), flush=True)\n"
-
-
-def docker(*arguments: str, limit_s: float = 60, code: int = 0) -> str:
-    """What a docker command prints."""
-    done = subprocess.run(
-        ["docker", *arguments],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=limit_s,
-    )  # fmt: skip
-    assert done.returncode == code, f"docker {' '.join(arguments)}: exit {done.returncode}\n{done.stdout}{done.stderr}"
-    return done.stdout.strip()
 
 
 def inspect(image: str) -> dict[str, Any]:

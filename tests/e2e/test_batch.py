@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.children.build import script, sink, source
-from tests.conftest import need_image
+from tests.conftest import need_image, need_program
 from tests.e2e.connector import PYTHON_IMAGE, Connector, chain
 from tests.e2e.postgres import Postgres, postgres
 from tests.e2e.test_ends import numbers
@@ -20,14 +19,6 @@ __all__ = ["postgres"]
 
 SWIFT = {"backoff": "0s", "limit": "1000 in 60s"}
 DURABLE = {name: {"kind": "durable", "durability": "process"} for name in ("c1", "c2")}
-
-
-def need(tool: str) -> str:
-    """The path of a program, or a skip."""
-    path = shutil.which(tool)
-    if path is None:
-        pytest.skip(f"{tool} is not installed")
-    return path
 
 
 def batch(command: list[str], messages: int = 100, **more: Any) -> dict[str, Any]:
@@ -95,12 +86,12 @@ def test_the_batch_as_a_file_in_a_container(tmp_path: Path) -> None:
 
 def test_sort_and_awk(connector: Connector, tmp_path: Path) -> None:
     """Each hundred is sorted backwards, then summed up."""
-    sums = [need("awk"), "{ sum += $1 } NR == 1 { most = $1 } END { print most + 0, sum }"]
+    sums = [need_program("awk"), "{ sum += $1 } NR == 1 { most = $1 } END { print most + 0, sum }"]
     result = connector.run(
         chain(
             DURABLE,
             source={"command": ["seq", "1000"], "resume": "skip"},
-            sort=batch([need("sort"), "-rn"]),
+            sort=batch([need_program("sort"), "-rn"]),
             sum=batch(sums),
             sink=sink(tmp_path / "out"),
         )
@@ -114,7 +105,7 @@ def test_from_a_file_into_a_file(connector: Connector, tmp_path: Path) -> None:
     """Nothing but `sort`, which dies behind its output the first time; the runner reads and writes the files."""
     rows = tmp_path / "rows"
     rows.write_text("".join(f"{n}\n" for n in range(1, 251)))
-    need("sort")
+    need_program("sort")
     dies = ["sh", "-c", "sort -rn; [ $CONNECTOR_ATTEMPT = 2 ] || kill -9 $$"]
     files = {name: {"kind": "file", "path": str(tmp_path / name)} for name in ("rows", "out")}
     pipeline = {"processors": {"sort": batch(dies) | {"reads": "rows", "writes": "out"}}, "channels": files}
@@ -126,7 +117,7 @@ def test_from_a_file_into_a_file(connector: Connector, tmp_path: Path) -> None:
 def test_jq(connector: Connector, tmp_path: Path) -> None:
     rows = tmp_path / "rows"
     rows.write_text("".join(f'{{"n": {n}, "kind": "{"odd" if n % 2 else "even"}"}}\n' for n in range(1, 251)))
-    command = [need("jq"), "-c", "-s", "group_by(.kind) | map({kind: .[0].kind, sum: map(.n) | add})[]"]
+    command = [need_program("jq"), "-c", "-s", "group_by(.kind) | map({kind: .[0].kind, sum: map(.n) | add})[]"]
     result = connector.run(
         chain(source={"command": ["cat", str(rows)]}, group=batch(command), sink=sink(tmp_path / "out"))
     )
@@ -141,9 +132,9 @@ def test_jq(connector: Connector, tmp_path: Path) -> None:
 
 def test_what_jq_cannot_read_is_set_aside_and_comes_back(connector: Connector, tmp_path: Path) -> None:
     """One line of 250 is no JSON. Once jq is told to let that pass, the replayed letter is a batch of its own."""
-    rows, program = tmp_path / "rows", tmp_path / "program.sh"
+    rows, program, jq = tmp_path / "rows", tmp_path / "program.sh", need_program("jq")
     rows.write_text("".join(f'{{"n": {n}}}\n' if n != 123 else "no JSON\n" for n in range(1, 251)))
-    program.write_text(f"exec {need('jq')} .n")
+    program.write_text(f"exec {jq} .n")
     middle = batch(["sh", str(program)], restart={"backoff": "1ms..20ms"})
     source = {"command": ["cat", str(rows)], "resume": "skip"}
     pipeline = chain(DURABLE, source=source, middle=middle, sink=sink(tmp_path / "out"))
@@ -174,7 +165,7 @@ def test_sqlite_imports_each_batch_in_one_transaction(connector: Connector, tmp_
     database = tmp_path / "rows.db"
     with sqlite3.connect(database) as connection:
         connection.execute("create table rows(n integer primary key, text)")
-    command = [need("sqlite3"), "-bail", "-csv", str(database), ".timeout 5000", ".import {batch} rows"]
+    command = [need_program("sqlite3"), "-bail", "-csv", str(database), ".timeout 5000", ".import {batch} rows"]
     rows = tmp_path / "rows"
     rows.write_text("".join(f'{n},"row {n}, with a comma"\n' for n in range(1, 1001)))
     connector.run(chain(source={"command": ["cat", str(rows)]}, store=batch(command))).completed()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.children.build import misbehave, sink, source
+from tests.children.build import misbehave, script, sink, source
 from tests.e2e.connector import Connector, Result, chain, steady, until
 from tests.e2e.test_contracts import one_to_one
 from tests.e2e.test_ends import numbers
@@ -103,7 +103,7 @@ def test_a_reader_that_never_reads_is_bounded_and_its_messages_unread(connector:
 
 def test_memory_is_held(connector: Connector, tmp_path: Path) -> None:
     for size, code in ((20 * MIB, 0), (500 * MIB, 1)):
-        middle = one_to_one(misbehave("takes-memory", size), resources={"memory": "256MiB"}, restart="never")
+        middle = one_to_one(script("takes", "memory", size), resources={"memory": "256MiB"}, restart="never")
         result = connector.run(chain(source=source(10), middle=middle, sink=sink(tmp_path / "out")))
         assert result.code == code, str(result)
     died = result.processor("middle")["instances"][0]
@@ -116,7 +116,7 @@ def test_memory_is_held(connector: Connector, tmp_path: Path) -> None:
 
 def test_open_files_are_held(connector: Connector, tmp_path: Path) -> None:
     for count, code in ((10, 0), (100, 1)):
-        middle = one_to_one(misbehave("opens-files", count), resources={"files": 64}, restart="never")
+        middle = one_to_one(script("takes", "files", count), resources={"files": 64}, restart="never")
         result = connector.run(chain(source=source(10), middle=middle, sink=sink(tmp_path / "out")))
         assert result.code == code, str(result)
     assert "too many files" in result.output
@@ -124,7 +124,7 @@ def test_open_files_are_held(connector: Connector, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="RLIMIT_NPROC does not bind root")
 def test_processes_are_held(connector: Connector, tmp_path: Path) -> None:
-    middle = one_to_one(misbehave("forks", 5000), resources={"pids": 4000}, restart="never")
+    middle = one_to_one(script("takes", "processes", 5000), resources={"pids": 4000}, restart="never")
     result = connector.run(chain(source=source(10), middle=middle, sink=sink(tmp_path / "out")))
     result.failed()
     assert "no more processes" in result.output

@@ -15,7 +15,8 @@ import pytest
 
 from tests.conftest import need_image
 from tests.e2e.connector import Connector, Result, Running, until
-from tests.e2e.images import Workshop, docker, inspect, workshop
+from tests.e2e.images import Workshop, inspect, workshop
+from tests.engine import docker
 
 pytestmark = pytest.mark.engine
 PYTHON = "python:3.13-slim-trixie"

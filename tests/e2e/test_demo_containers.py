@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import need_image
 from tests.e2e.connector import PROJECT
-from tests.e2e.images import docker
+from tests.engine import docker
 
 pytestmark = [pytest.mark.xdist_group("flights"), pytest.mark.engine, pytest.mark.slow, pytest.mark.timeout(400)]
 ROWS = 20_000

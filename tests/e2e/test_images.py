@@ -18,7 +18,8 @@ from runner.plan.image import base_recipe
 from runner.plan.languages import Language
 from tests.conftest import need_image
 from tests.e2e.connector import PROJECT, Connector, until
-from tests.e2e.images import Workshop, docker, inspect, workshop
+from tests.e2e.images import Workshop, inspect, workshop
+from tests.engine import docker
 
 pytestmark = pytest.mark.engine
 

@@ -17,6 +17,7 @@ import pytest
 from runner.channel import tls
 from runner.spec.model import Tls
 from tests.children.build import HERE
+from tests.conftest import need_program
 from tests.e2e.connector import Connector
 from tests.e2e.test_run import sent
 from tests.e2e.test_runners import COUNT, agreed, two
@@ -146,8 +147,7 @@ OTHERS = {
 @pytest.mark.parametrize("other", list(OTHERS))
 def test_strict_programs_take_them(connector: Connector, other: str) -> None:
     command = OTHERS[other]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+    need_program(command[0])
     assert connector.command("keys", "keys").code == 0
     folder = connector.folder / "keys"
     with server(folder) as url:
@@ -159,8 +159,7 @@ def test_strict_programs_take_them(connector: Connector, other: str) -> None:
 @pytest.mark.parametrize("purpose", ["sslserver", "sslclient"])
 @pytest.mark.parametrize("host", [["-verify_hostname", "edge.example"], ["-verify_ip", "10.0.0.7"]])
 def test_openssl_verifies_them_strictly(connector: Connector, purpose: str, host: list[str]) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+    need_program("openssl")
     assert connector.command("keys", "keys", "--host", "edge.example", "--host", "10.0.0.7").code == 0
     folder = connector.folder / "keys"
     words = ["openssl", "verify", "-x509_strict", "-purpose", purpose, *host, "-CAfile", str(folder / "ca.pem")]

@@ -14,7 +14,8 @@ import tomli_w
 
 from tests.conftest import need_image
 from tests.e2e.connector import Connector, Result
-from tests.e2e.images import UP, Workshop, docker, inspect, workshop
+from tests.e2e.images import UP, Workshop, inspect, workshop
+from tests.engine import docker
 
 PYTHON = "python:3.13-slim-trixie"
 

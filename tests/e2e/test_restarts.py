@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.addresses import free_port
-from tests.children.build import misbehave, sink, source
+from tests.children.build import misbehave, script, sink, source
 from tests.children.messages import number_of, unframe
 from tests.e2e.connector import Connector, chain, kill_exactly, until
 from tests.e2e.test_contracts import SWIFT, one_to_one
@@ -159,7 +159,7 @@ def test_messages_flow_only_once_it_is_ready(connector: Connector, tmp_path: Pat
         "command": {"command": ["test", "-e", str(flag)], "every": "20ms"},
     }
     target = flag if kind in ("file", "command", "line") else port
-    becoming = misbehave("becomes-ready", "file" if kind == "command" else kind, target, 0.3)
+    becoming = script("health", "becomes-ready", "file" if kind == "command" else kind, target, 0.3)
     middle = one_to_one(becoming, ready=checks[kind], restart="never")
     result = connector.run(chain(source=source(1000), middle=middle, sink=sink(tmp_path / "out")))
     result.completed()
@@ -180,7 +180,7 @@ def test_a_program_that_is_ill_is_restarted(connector: Connector, tmp_path: Path
     port = free_port()
     live = {"http": f"http://127.0.0.1:{port}/", "every": "50ms", "timeout": "2s", "failures": 3}
     ready = {"tcp": f"127.0.0.1:{port}", "every": "20ms"}  # on a busy machine it may take long to listen
-    middle = one_to_one(misbehave("sick", port, 3), ready=ready, live=live)
+    middle = one_to_one(script("health", "sick", port, 3), ready=ready, live=live)
     pipeline = chain(source=source(None, "--rate", 500, "--until", tmp_path / "stop"), middle=middle,
                      sink=sink(tmp_path / "out"))  # fmt: skip
     with connector.start(pipeline) as running:

@@ -13,7 +13,8 @@ import pytest
 from tests.conftest import need_image
 from tests.e2e.connector import until
 from tests.e2e.sidecar import Sidecar
-from tests.launch.images import docker, own_tag, scratch
+from tests.engine import docker
+from tests.launch.images import own_tag, scratch
 
 IMAGE = "debian:trixie-slim"
 COUNT = 300_000

@@ -18,7 +18,7 @@ import pytest
 
 from runner.launch.sockets import bases
 from tests.children.build import HERE, script, sink, source
-from tests.conftest import need_image
+from tests.conftest import need_image, need_program
 from tests.e2e.connector import PYTHON_IMAGE, Connector, Result, chain, until
 from tests.e2e.test_ends import numbers
 
@@ -181,7 +181,6 @@ def test_nothing_is_left_of_endpoints(tmp_path: Path) -> None:
         pid = running.pid
         running.process.kill()
         running.process.wait()
-    assert folders(pid)
     with Connector(tmp_path).start(pipeline) as running:
         until(lambda: folders(running.pid), "the endpoints", 60.0)
         assert not folders(pid)
@@ -208,9 +207,8 @@ push.close();
 @pytest.fixture(scope="session")
 def node_modules() -> Iterator[Path]:
     """A folder with Node's `zeromq`, whose package brings its binaries."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("node and npm are not installed")
+    need_program("node")
+    npm = need_program("npm")
     with tempfile.TemporaryDirectory(prefix="connector-node-") as base:
         Path(base, "package.json").write_text(json.dumps({"name": "test", "type": "module"}))
         tried = subprocess.run(
@@ -220,7 +218,7 @@ def node_modules() -> Iterator[Path]:
         if tried.returncode != 0:
             pytest.skip(f"npm cannot install zeromq: {tried.stderr.strip()[-200:]}")
         asked = subprocess.run(
-            [node, "-e", 'require("zeromq")'], cwd=base, capture_output=True, text=True, check=False, timeout=60
+            ["node", "-e", 'require("zeromq")'], cwd=base, capture_output=True, text=True, check=False, timeout=60
         )
         if asked.returncode != 0:
             pytest.skip(f"zeromq does not load here: {asked.stderr.strip()[-200:]}")

@@ -18,9 +18,9 @@ import psutil
 
 from runner.launch.cgroup import CgroupHome
 from tests.e2e.connector import Connector, Running, kill_exactly
+from tests.engine import docker
 from tests.faults.doomed import MEMORY_BYTES, alive
 from tests.faults.harness import Find, Kill, Killer, Outcome, Plan, kill_with_input, running_pipeline
-from tests.launch.images import docker
 
 KILLED = "killed by SIGKILL"
 EARLY = "its shim died"

@@ -14,8 +14,9 @@ import psutil
 import pytest
 
 from runner.spec.model import MIB
+from tests.engine import docker
 from tests.faults.static import static_program
-from tests.launch.images import Layers, docker, own_tag
+from tests.launch.images import Layers, own_tag
 
 SOURCE = Path(__file__).with_suffix(".c")
 IMAGE = own_tag("doomed")
@@ -88,4 +89,4 @@ def doomed_image(engine: str, doomed: Doomed) -> Iterator[str]:
     """The image, in the machine's engine."""
     doomed.layers().load(IMAGE)
     yield IMAGE
-    docker("rmi", "-f", IMAGE, check=False)
+    docker("rmi", "-f", IMAGE, code=None)

@@ -13,7 +13,6 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +239,7 @@ class Joined:
             self.running[name].process.kill()
             self.running[name].process.wait()
         for name in names:
-            until(partial(_gone, self.running[name]), "all of the killed runner to be gone")
+            until(self.running[name].gone, "all of the killed runner to be gone")
             self.start(name)
 
     def look(self) -> None:
@@ -340,10 +339,6 @@ class Joined:
             took_s=took_s,
             most_memory_bytes=self.memory,
         )
-
-
-def _gone(running: Running) -> bool:
-    return not running.marked()
 
 
 def _number(line: bytes, most: int) -> int | None:

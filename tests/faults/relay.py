@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine import docker
 from tests.faults.static import static_program
-from tests.launch.images import Layers, docker
+from tests.launch.images import Layers
 
 SOURCE = Path(__file__).with_suffix(".c")
 IMAGE = f"connector-test/relay:{os.getpid()}"
@@ -48,7 +49,7 @@ def relay_image(engine: str, relay: Relay) -> Iterator[str]:
     """The image, in the machine's engine."""
     relay.load()
     yield IMAGE
-    docker("rmi", "-f", IMAGE, check=False)
+    docker("rmi", "-f", IMAGE, code=None)
 
 
 # -- living processes

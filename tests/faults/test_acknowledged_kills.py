@@ -90,7 +90,7 @@ def kill_runners(connector: Connector, kills: int, count: int, **more: Any) -> N
             assert running.process.poll() is None, running.output()
             running.process.kill()
             running.process.wait()
-            until(partial(_gone, running), "its programs to be gone")
+            until(running.gone, "its programs to be gone")
     result = connector.run(spec, "--quiet", limit_s=FINISH_LIMIT_S)
     result.completed()
     print(f"{kills} kills of the runner, {programs} of programs, {len(kept.read_text().splitlines())} stored")
@@ -103,10 +103,6 @@ def _size(file: Path) -> int:
 
 def _grown(file: Path, before: int) -> bool:
     return _size(file) > before
-
-
-def _gone(running: Running) -> bool:
-    return not running.marked()
 
 
 def test_runner(connector: Connector) -> None:

@@ -101,7 +101,7 @@ def kill_runners(connector: Connector, kills: int, count: int, replicas: int, ba
             assert running.process.poll() is None, running.output()
             running.process.kill()
             running.process.wait()
-            until(partial(_gone, running), "its programs to be gone")
+            until(running.gone, "its programs to be gone")
     rest = pipeline(folder, count, replicas, bad, FINAL_BATCH)
     result = connector.run(rest, "--quiet", limit_s=FINISH_LIMIT_S)
     result.completed()
@@ -145,10 +145,6 @@ def _more(running: Running, folder: Path, before: int) -> bool:
 
 def _kept(folder: Path) -> int:
     return len(list((folder / "kept").iterdir()))
-
-
-def _gone(running: Running) -> bool:
-    return not running.marked()
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

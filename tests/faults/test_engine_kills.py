@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import pytest
 
 from tests.e2e.connector import Connector, kill_exactly, until
+from tests.engine import docker
 from tests.faults.deaths import EARLY, KILLED, causes_told, container_of
 from tests.faults.doomed import IMAGE, IN_IMAGE, Doomed, alive, contained, doomed, marked
 from tests.faults.harness import Plan, Run, running_pipeline, seed
-from tests.launch.images import docker
 from tests.launch.private_engine import PrivateEngine, private_engine
 
 __all__ = ["doomed"]

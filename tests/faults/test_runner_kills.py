@@ -23,9 +23,9 @@ from runner.plan.containers import OWNER_LABEL
 from runner.plan.owners import Owner
 from tests.children.build import misbehave, sink, source
 from tests.e2e.connector import Connector, Running, chain, until, wait_gone
+from tests.engine import docker
 from tests.faults.doomed import IN_IMAGE, Doomed, alive, contained, doomed, doomed_image, marked, sandboxed
 from tests.faults.harness import seed
-from tests.launch.images import docker
 
 __all__ = ["doomed", "doomed_image"]
 

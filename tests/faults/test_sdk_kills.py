@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.children.build import PYTHON
-from tests.conftest import without
+from tests.conftest import need_program
 from tests.e2e.connector import Connector
 from tests.faults.campaign import Campaign, Plan
 from tests.faults.harness import seed
@@ -34,15 +33,10 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     def compiled() -> Path:
         if not (folder / "Modes.class").exists():
             sources = [PROJECT / "sdk" / "java" / "ConnectorProcessor.java", PROGRAMS / "Modes.java"]
-            subprocess.run([tool("javac"), "-d", folder, *sources], check=True, timeout=120)
+            subprocess.run([need_program("javac"), "-d", folder, *sources], check=True, timeout=120)
         return folder
 
     return compiled
-
-
-def tool(name: str) -> str:
-    path = shutil.which(name)
-    return path if path is not None else without(f"{name} is not installed")
 
 
 def command(language: str, classes: Callable[[], Path]) -> tuple[str, ...]:
@@ -50,9 +44,9 @@ def command(language: str, classes: Callable[[], Path]) -> tuple[str, ...]:
     if language == "python":
         return (PYTHON, str(PROGRAMS / "modes.py"))
     if language == "javascript":
-        return (tool("node"), str(PROGRAMS / "modes.mjs"))
+        return (need_program("node"), str(PROGRAMS / "modes.mjs"))
     options = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
-    return (tool("java"), *options, "-cp", str(classes()), "Modes")
+    return (need_program("java"), *options, "-cp", str(classes()), "Modes")
 
 
 def chain(program: tuple[str, ...]) -> Topology:

@@ -31,7 +31,8 @@ from tests.children.build import script, sink, source
 from tests.conftest import has_image, without
 from tests.e2e.connector import Connector, Result, Running, until
 from tests.e2e.test_ends import numbers
-from tests.hostile.outside import IMAGE, docker, kill, processes_of_user, processes_with
+from tests.engine import docker
+from tests.hostile.outside import IMAGE, kill, processes_of_user, processes_with
 
 PROGRAMS = Path(__file__).parent / "programs"
 HOMES = ("sandbox", "container")

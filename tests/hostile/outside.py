@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.e2e.connector import until
+from tests.engine import docker
 
 IMAGE = "python:3.13-slim-trixie"
 
@@ -154,13 +155,6 @@ class ContainerListener:
         if self._id:
             docker("rm", "--force", "--volumes", self._id)
         docker("network", "rm", self._name)
-
-
-def docker(*arguments: str) -> str:
-    """What the docker command prints."""
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, f"docker {arguments}: {done.stderr}"
-    return done.stdout.strip()
 
 
 @contextlib.contextmanager

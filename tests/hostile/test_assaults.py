@@ -5,27 +5,22 @@ Those of one kind share a run; each is a test that looks at what came of it.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import signal
 import time
-import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from runner.launch.cgroup import CgroupHome
-from tests.children.build import sink, source
+from tests.children.build import sink
 from tests.conftest import without
-from tests.e2e.connector import Result, check_ledger, steady, until, wait_gone
-from tests.hostile.harness import HOMES, MIB, Arena, Spec, arena, failure, homes, need, walled
+from tests.e2e.connector import steady
+from tests.hostile.harness import MIB, Spec, arena, need, walled
 from tests.hostile.outside import cpu_s
-from tests.hostile.programs.assaults import ESCAPES, SURVIVORS
+from tests.hostile.seen import Seen, check_undisturbed, seen
 
 PIDS = 32
 SPINNERS = 3
@@ -33,53 +28,8 @@ SPIN_CPUS = 0.1
 SPIN_MOST = 0.3
 """What it may come to where time is given in slices of some milliseconds; without a wall it gets more."""
 INODES = 200_000
-HOST_PIDS = Path("/proc/self/ns/pid")
-GONE_WITHIN_S = 2.0
 STDERR_BYTES = 4 * MIB
 """What the log of a flood may come to: 4,000 lines at once and 1,000 a second, of 100 bytes each, in 10 s."""
-
-
-@dataclass
-class Seen:
-    """What became of a run; its folder is there as long as the fixture."""
-
-    place: Arena
-    result: Result
-    neighbour: str | None
-    runner: str | None
-    left: list[str]
-    more: dict[str, Any]
-
-    def ended(self, name: str) -> dict[str, Any]:
-        """What the report says of the last run of a processor's program, its state among it."""
-        report = self.result.processor(name)
-        last = report["instances"][-1]
-        return {"state": report["state"], "code": last["exit"]["code"], "signal": last["exit"]["signal"]} | {
-            "cause": report["cause"]
-        }
-
-
-def seen(place: Arena, result: Result, runner: int, **more: Any) -> Seen:
-    """Everything that can be looked at once the run is over."""
-    print(result)
-    return Seen(
-        place=place,
-        result=result,
-        neighbour=failure(lambda: place.check_neighbour(result)),
-        runner=failure(lambda: place.check_runner(result)),
-        left=place.left(runner),
-        more=more,
-    )
-
-
-def check_undisturbed(seen: Seen, code: int = 0, status: str = "completed") -> None:
-    """The neighbour, the runner and the host are as they should be, the ledger balances, nothing is left."""
-    seen.result.expect(code, status)
-    check_ledger(seen.result)
-    assert seen.neighbour is None
-    assert seen.runner is None
-    assert seen.left == []
-    seen.place.check_host()
 
 
 def need_groups(request: pytest.FixtureRequest) -> None:
@@ -329,233 +279,3 @@ def test_pipes_that_are_played_with(streams: Seen) -> None:
 @walled("streams")
 def test_streams_disturb_nobody(streams: Seen) -> None:
     check_undisturbed(streams)
-
-
-# -- what does not end
-
-
-@pytest.fixture(scope="module")
-def stubborn(request: pytest.FixtureRequest) -> Iterator[Seen]:
-    """Three that never read and never end, then the run is stopped."""
-    need(request)
-    with arena(request.param) as place:
-        hostile = {}
-        feeders = {}
-        for how in ("ignores", "stops", "closes"):
-            command = place.python("assaults", "stubborn", how)
-            hostile[how] = place.placed(command, reads=f"feed-{how}", stop={"grace": "300ms"})
-            feeders[f"feeder-{how}"] = {"command": source(None, "--until", place.stop), "writes": f"feed-{how}"}
-        with place.start(hostile, more=feeders) as running:
-            place.until_up(running)
-            for how in hostile:
-                place.until_told(running, how, "stubborn")
-            stopped = until(lambda: state_of(place.pids("stubborn stops")) == "T", "it to stop itself")
-            place.until_neighbour_went_on(running)
-            place.stop.touch()
-            place.until(running, place.total.exists, "the neighbour's source to end")
-            began = time.monotonic()
-            running.signal(signal.SIGINT)
-            result = running.finish(20)
-            yield seen(place, result, running.pid, took_s=time.monotonic() - began, stopped=stopped)
-
-
-def state_of(pids: list[int]) -> str:
-    """The state of the first of these processes."""
-    return Path(f"/proc/{pids[0]}/stat").read_text().rpartition(")")[2].split()[0] if pids else ""
-
-
-@walled("stubborn")
-@pytest.mark.parametrize("how", ["ignores", "stops", "closes"])
-def test_who_does_not_end_is_ended(stubborn: Seen, how: str) -> None:
-    assert stubborn.ended(how)["signal"] == signal.SIGKILL
-    assert stubborn.more["took_s"] < 15
-
-
-@walled("stubborn")
-@pytest.mark.parametrize("how", ["ignores", "stops"])
-def test_what_is_never_read_is_bounded_and_counted(stubborn: Seen, how: str) -> None:
-    account = stubborn.result.account(f"feed-{how}", how)
-    assert account["written"] == account["unread"], account
-    assert account["written"] * 101 < 16 * MIB
-
-
-@walled("stubborn")
-def test_the_stubborn_disturb_nobody(stubborn: Seen) -> None:
-    check_undisturbed(stubborn, 128 + signal.SIGINT, "stopped")
-
-
-# -- what is to outlive it
-
-
-@pytest.fixture(scope="module")
-def outliving(request: pytest.FixtureRequest) -> Iterator[Seen]:
-    """One that leaves children of every kind and ends, and two that kill whom they can."""
-    need(request)
-    with arena(request.param) as place:
-        hostile = {
-            name: place.placed(place.python("assaults", name, *arguments))
-            for name, arguments in (("outlives", ["ends"]), ("kills-everybody", []), ("kills-its-shim", []))
-        }
-        again = {"backoff": "0s", "limit": "2 in 60s"}
-        hostile["residue"] = place.placed(place.python("assaults", "residue", "/tmp"), restart=again)
-        with place.start(hostile) as running:
-            place.until_up(running)
-            place.go(pid_namespace=HOST_PIDS.stat().st_ino)
-            place.until(running, lambda: place.lines("outlives"), "the survivors")
-            place.until(running, lambda: not place.pids("outlives"), "the survivors to be gone", 5)
-            place.until(running, lambda: "sent" in place.lines("kills-everybody"), "all the signals")
-            place.until(running, lambda: "alive" in place.lines("kills-its-shim"), "what it kills")
-            place.until(running, lambda: place.lines("residue"), "its second run")
-            place.until_neighbour_went_on(running)
-            place.stop.touch()
-            yield seen(place, running.finish(20), running.pid)
-
-
-@walled("outliving")
-def test_nothing_outlives_it(outliving: Seen) -> None:
-    assert outliving.place.lines("outlives") == [f"{SURVIVORS} up"]
-    assert outliving.ended("outlives")["code"] == 0
-
-
-@walled("outliving")
-def test_it_reaches_its_own_only(outliving: Seen) -> None:
-    assert outliving.place.lines("kills-everybody") == ["its own child: -9", "sent"]
-    assert outliving.ended("kills-everybody")["code"] == 0
-
-
-@walled("outliving")
-def test_its_shim_does_not_die_of_it(outliving: Seen) -> None:
-    assert outliving.place.lines("kills-its-shim") == ["alive"]
-    assert outliving.ended("kills-its-shim")["code"] == 0
-
-
-@walled("outliving")
-def test_the_next_run_finds_nothing_of_the_one_before(outliving: Seen) -> None:
-    assert outliving.result.processor("residue")["restarts"] == 1
-    assert outliving.place.lines("residue") == ["file False, processes 0"]
-
-
-@walled("outliving")
-def test_who_is_outlived_disturbs_nobody(outliving: Seen) -> None:
-    check_undisturbed(outliving)
-
-
-@pytest.mark.parametrize("home", homes(*HOMES))
-def test_nothing_outlives_a_runner_that_is_killed(request: pytest.FixtureRequest, home: str) -> None:
-    """Every process within two seconds; what is no process is taken away by the next run."""
-    need(request, home)
-    with arena(home) as place:
-        with place.start({"outlives": place.placed(place.python("assaults", "outlives", "stays"))}) as running:
-            place.until_up(running)
-            place.go()
-            place.until(running, lambda: place.lines("outlives"), "the survivors")
-            hostile = place.pids()
-            family = [process.pid for process in running.family()]
-            assert len(hostile) > SURVIVORS
-            killed = running.pid
-            running.process.kill()
-            left = wait_gone([*hostile, *family], GONE_WITHIN_S)
-            assert not left, f"alive {GONE_WITHIN_S} s after the runner: {left}"
-            assert not [each for each in place.left(killed) if each.startswith("process")]
-        place.out.unlink()
-        place.stop.touch()
-        with place.start({"outlives": place.placed(place.python("assaults", "outlives", "ends"))}) as running:
-            result = running.finish(20)
-        result.completed()
-        assert place.left(running.pid) + place.left(killed) == []
-
-
-# -- words that do something to who reads them
-
-
-@pytest.fixture(scope="module")
-def words(request: pytest.FixtureRequest) -> Iterator[Seen]:
-    """Escapes in the log, in the last lines of one that fails, and in an answer too many."""
-    home, form = request.param
-    need(request, home)
-    with arena(home) as place:
-        escapes = place.python("assaults", "escapes")
-        hostile = {
-            "escapes": place.placed(escapes),
-            "answers": place.placed(escapes, contract="one-to-one"),
-            "last": place.placed(place.python("assaults", "last-words")),
-        }
-        with place.start(hostile, "--log-format", form) as running:
-            place.until(running, lambda: len(place.pids("assaults.py")) == 3, "all of them")
-            place.go()
-            place.until(running, lambda: not place.pids("last-words"), "the last words")
-            place.until(running, lambda: len(place.lines("escapes")) >= len(ESCAPES), "all the escapes")
-            place.until_neighbour_went_on(running)
-            place.stop.touch()
-            result = running.finish(20)
-            printed = (place.work / "run.stderr").read_bytes() + (place.work / "run.stdout").read_bytes()
-            report = (place.work / "report.json").read_bytes()
-            yield seen(place, result, running.pid, form=form, printed=printed, report=report)
-
-
-in_words = pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(("sandbox", "text"), id="sandbox-text"),
-        pytest.param(("container", "json"), id="container-json", marks=pytest.mark.engine),
-    ],
-    indirect=True,
-    scope="module",
-)
-HARMFUL = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-
-
-def harmful(raw: bytes) -> list[str]:
-    """The lines with anything in them that a terminal may obey, or that hides what a person sees."""
-    return [
-        ascii(line)
-        for line in raw.decode("utf-8").split("\n")
-        if any(unicodedata.category(each) in HARMFUL and each not in "\u200c\u200d" for each in line)
-    ]
-
-
-@in_words
-def test_what_is_printed_is_harmless(words: Seen) -> None:
-    assert harmful(words.more["printed"]) == []
-    assert b"pwned" in words.more["printed"]
-
-
-@in_words
-def test_the_report_is_harmless(words: Seen) -> None:
-    assert harmful(words.more["report"]) == []
-
-
-@in_words
-def test_a_log_line_cannot_speak_for_another(words: Seen) -> None:
-    """A line that looks like one of ours is behind the name of who wrote it."""
-    printed = words.more["printed"].decode()
-    lines = [line for line in printed.split("\n") if "run_ended" in line]
-    if words.more["form"] == "text":
-        assert lines
-        assert all(re.search(r" (escapes|answers|last)\[1\] +\| ", line) for line in lines), lines
-        return
-    events = [json.loads(line) for line in lines]
-    assert [each["event"] for each in events].count("run_ended") == 1, events
-    assert {each["processor"] for each in events if each["event"] == "log_line"} >= {"escapes", "last"}
-
-
-@in_words
-def test_messages_are_passed_on_as_they_are(words: Seen) -> None:
-    assert words.place.told("escapes").read_bytes() == b"".join(each + b"\n" for each in ESCAPES)
-
-
-@in_words
-def test_the_answer_too_many_is_named(words: Seen) -> None:
-    assert words.ended("answers")["state"] == "failed"
-    assert "answer" in words.ended("answers")["cause"]
-
-
-@in_words
-def test_its_words_disturb_nobody(words: Seen) -> None:
-    check_undisturbed(words)
-    assert not Path("/tmp/pwned").exists()
-
-
-def test_the_escapes_would_be_seen() -> None:
-    found = harmful(b"".join(each.decode("utf-8", "replace").encode() + b"\n" for each in ESCAPES))
-    assert len(found) >= 6

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from tests.engine import docker
 from tests.hostile.harness import MIB, arena
-from tests.hostile.outside import IMAGE, docker
-from tests.hostile.test_assaults import Seen, check_undisturbed, harmful, seen
+from tests.hostile.outside import IMAGE
+from tests.hostile.seen import Seen, check_undisturbed, seen
+from tests.hostile.test_words import harmful
 
 pytestmark = pytest.mark.engine
 

@@ -14,7 +14,7 @@ from runner.events import Event, Exited
 from runner.launch.base import LaunchContext, LaunchRequest
 from runner.launch.container import ContainerHandle, ContainerLauncher
 from runner.spec.model import UNTRUSTED_RESOURCES, Home, Processor, Trust
-from tests.launch.images import docker
+from tests.engine import docker
 
 LIMIT_S = 60.0
 

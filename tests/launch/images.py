@@ -24,6 +24,7 @@ import pytest
 
 from runner.launch.shim.locate import shim_path
 from runner.plan.images import architecture
+from tests.engine import docker
 
 LIMIT_S = 120
 PROGRAMS = ("sh", "cat", "sleep", "tail", "head", "id", "env", "ls", "touch", "mkdir", "setsid", "dd", "wc")
@@ -85,15 +86,6 @@ class Layers:
                 archive.addfile(entry, io.BytesIO(content))
         docker("load", host=host, stdin=buffer.getvalue())
         return tag
-
-
-def docker(*arguments: str, host: str | None = None, stdin: bytes | None = None, check: bool = True) -> str:
-    """What the docker command says."""
-    command = ["docker", *(("--host", host) if host else ()), *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=LIMIT_S)
-    if check and done.returncode != 0:
-        raise AssertionError(f"{command}: {done.stderr.decode()}")
-    return done.stdout.decode().strip()
 
 
 def small(**config: Any) -> Layers:

@@ -19,7 +19,7 @@ import pytest
 
 from runner.launch.owner import started
 from tests.conftest import without
-from tests.launch.images import docker
+from tests.engine import docker
 
 START_S = 60.0
 STOP_S = 40.0
@@ -57,7 +57,7 @@ class PrivateEngine:
         with Path(folder, "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + START_S
-        while not docker("version", "--format", "{{.Server.Version}}", host=self.host, check=False):
+        while not docker("version", "--format", "{{.Server.Version}}", host=self.host, code=None):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 without(f"no engine of one's own can be started: {Path(folder, 'log').read_text()[-2000:]}")
             time.sleep(0.05)  # it tells nobody when it is there
@@ -98,9 +98,9 @@ class PrivateEngine:
 
     def close(self) -> None:
         """End it with all of its containers, and whatever it has started."""
-        containers = docker("ps", "-aq", host=self.host, check=False).split()
+        containers = docker("ps", "-aq", host=self.host, code=None).split()
         if containers:
-            docker("rm", "-f", *containers, host=self.host, check=False)
+            docker("rm", "-f", *containers, host=self.host, code=None)
         self.stop()
         for pid in self._helpers():
             with contextlib.suppress(ProcessLookupError):

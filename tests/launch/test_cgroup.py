@@ -313,8 +313,8 @@ def test_what_a_dead_runner_has_left_is_swept_and_nothing_else(home: CgroupHome)
             assert all(folder.exists() for folder in theirs)  # it lives
             runner.kill()
             runner.wait()
-            assert home.sweep() >= len(theirs)
-            assert not any(folder.exists() for folder in theirs)
+            home.sweep()  # the runner of another test may be at it as well
+            until(lambda: not any(folder.exists() for folder in theirs), "what it left to go")
         assert len(folders(home)) == len(home.places)  # ours
 
 

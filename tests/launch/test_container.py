@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner.errors import LaunchError, MachineError
-from runner.events import Progress, Warned
+from runner.errors import LaunchError
+from runner.events import Warned
 from runner.launch import box, owner
 from runner.launch import container as container_home
 from runner.launch.base import PROBE, LaunchRequest, ShimLostError
-from runner.spec.model import MIB, Mount, Processor, Resources
+from runner.spec.model import MIB, Resources
 from tests.e2e.connector import until
-from tests.launch.containers import Launched, launched, pids_with, program, run, running, spec_of, untrusted
-from tests.launch.images import ARCH, docker, own_tag, registry, scratch, small
+from tests.engine import docker
+from tests.launch.conftest import SCRATCH, TALKS, VOLUME
+from tests.launch.containers import launched, pids_with, program, run, running, spec_of, untrusted
 
 pytestmark = [pytest.mark.engine, pytest.mark.usefixtures("engine")]
 
@@ -39,29 +37,6 @@ HIDES = {
 ECHO = ("sh", "-c", "echo up; exec cat")
 BALLOON = "tail /dev/zero"
 LITTLE = Resources(memory_bytes=32 * MIB)
-
-
-SMALL, TALKS, VOLUME, SCRATCH = map(own_tag, ("small", "talks", "volume", "scratch"))
-
-
-@pytest.fixture(scope="session")
-def images(engine: str) -> Iterator[str]:
-    """A few programs (`SMALL`), the same as images that say much of themselves, the shim alone; yields `SMALL`."""
-    del engine
-    tags = [
-        small(Cmd=["sh", "-c", "echo of the image"]).load(SMALL),
-        small(
-            Env=["PATH=/bin", "GREETING=hello"],
-            User="guest",
-            WorkingDir="/work",
-            Entrypoint=["sh", "-c", 'echo "$GREETING $*, $(id -u), $(pwd)"'],
-            Cmd=["it", "world"],
-        ).load(TALKS),
-        small(Volumes={"/data": {}}, User="1234").load(VOLUME),
-        scratch().load(SCRATCH),
-    ]
-    yield tags[0]
-    docker("rmi", "-f", *tags)
 
 
 def proc(pid: int | str, file: str) -> Path:
@@ -390,299 +365,6 @@ def test_a_shim_that_was_killed_for_want_of_memory_is_named_as_well(images: str)
             assert await it.line() == "up"
 
     run(test)
-
-
-# -- the walls
-
-
-def test_the_profile_of_an_untrusted_processor(images: str) -> None:
-    async def test() -> None:
-        async with running(untrusted(VOLUME)) as (made, it):
-            await it.start(*ECHO)
-            assert await it.line() == "up"
-            found = json.loads(docker("inspect", *made.containers()))[0]
-            status = proc(it.pid, "status").read_text()
-            limits = proc(it.pid, "limits").read_text()
-        host = found["HostConfig"]
-        assert (host["NetworkMode"], host["IpcMode"], host["CgroupnsMode"]) == ("none", "none", "private")
-        assert host["ReadonlyRootfs"]
-        assert host["CapDrop"] == ["ALL"]
-        assert host["LogConfig"]["Type"] == "none"
-        assert host["Memory"] == host["MemorySwap"] == 512 * MIB
-        assert (host["NanoCpus"], host["PidsLimit"]) == (500_000_000, 65)
-        assert not [mount for mount in found["Mounts"] if mount["Type"] == "volume"]
-        for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"):
-            assert line in status
-        uids = next(line for line in status.splitlines() if line.startswith("Uid:")).split()[1:]
-        assert len(set(uids)) == 1
-        assert int(uids[0]) >= 1 << 30
-        gid = found["Config"]["User"].partition(":")[2]
-        assert f"Groups:\t{gid} \n" in status
-        for name, value in (("Max open files", "256"), ("Max core file size", "0")):
-            assert next(line for line in limits.splitlines() if line.startswith(name)).split()[-3:-1] == [value] * 2
-
-    del images
-    run(test)
-
-
-def test_what_an_untrusted_processor_can_see_and_write(images: str) -> None:
-    async def test() -> None:
-        async with running(untrusted(VOLUME)) as (_, it):
-            said = await it.says(
-                "sh", "-c", "for f in / /work /data /tmp /dev /dev/shm; do touch $f/x && echo $f; done"
-            )
-            assert said.split() == ["/data", "/tmp"]
-            said = await it.says("sh", "-c", "dd if=/dev/zero of=/tmp/x bs=1M count=100; wc -c < /tmp/x")
-            assert int(said) == 64 * MIB
-            assert await it.says("ls", "/sys/class/net") == "lo"
-            assert await it.says("sh", "-c", "echo $HOME") == "/tmp"
-            said = await it.says("sh", "-c", "cp /bin/cat /tmp/c || cat /bin/cat > /tmp/c; /tmp/c /dev/null || echo no")
-            assert said == "no"
-
-    del images
-    run(test)
-
-
-def test_replicas_are_not_the_same_user(images: str) -> None:
-    async def test() -> None:
-        spec = untrusted(images, replicas=2)
-        async with launched(spec) as made, program(made, spec, 1) as one, program(made, spec, 2) as two:
-            said = [await it.says("sh", "-c", "id -u; id -g") for it in (one, two)]
-            uids, gids = zip(*(each.split() for each in said), strict=True)
-            assert len(set(uids)) == 2
-            assert len(set(gids)) == 1
-
-    run(test)
-
-
-def test_a_way_out_of_its_own_is_made_and_taken_away(images: str) -> None:
-    async def test() -> None:
-        spec = untrusted(images, network="outbound", replicas=2)
-        async with launched(spec) as made, program(made, spec) as it:
-            assert set((await it.says("ls", "/sys/class/net")).split()) == {"lo", "eth0"}
-            network = json.loads(docker("network", "inspect", f"connector-pipeline-p-{made.run}"))[0]
-            assert network["Options"] == {"com.docker.network.bridge.enable_icc": "false"}
-        assert not docker("network", "ls", "-q", "--filter", f"label=connector.run={made.run}")
-
-    run(test)
-
-
-def test_networks_of_trusted_ones(images: str) -> None:
-    async def test() -> None:
-        async with running(spec_of(images, network="host")) as (_, it):
-            assert set((await it.says("ls", "/sys/class/net")).split()) == set(os.listdir("/sys/class/net"))  # noqa: PTH208
-        async with running(spec_of(images, network="outbound")) as (_, it):
-            assert set((await it.says("ls", "/sys/class/net")).split()) == {"lo", "eth0"}
-
-    run(test)
-
-
-def test_mounts_are_read_only_unless_they_say_otherwise(images: str, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/file.txt").write_text("there\n")
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out").chmod(0o777)
-    tmp_path.chmod(0o700)  # who may go through it does not matter to the engine
-
-    async def test() -> None:
-        mounts = (Mount(tmp_path / "in", "/in"), Mount(tmp_path / "out", "/out", writable=True))
-        for spec in (spec_of(images, mounts=mounts), untrusted(images, mounts=mounts)):
-            async with running(spec) as (_, it):
-                said = await it.says(
-                    "sh", "-c", "cat /in/file.txt; touch /in/x || echo no; echo yes > /out/x; cat /out/x"
-                )
-                assert said.split() == ["there", "no", "yes"]
-                assert (tmp_path / "out/x").read_text() == "yes\n"
-                (tmp_path / "out/x").unlink()
-
-    run(test)
-
-
-def test_a_template_is_seen_where_it_is(images: str, tmp_path: Path) -> None:
-    (tmp_path / "script").write_text("echo of the template")
-    tmp_path.chmod(0o755)
-
-    async def test() -> None:
-        async with running(untrusted(images, template=tmp_path)) as (_, it):
-            assert await it.says("sh", f"{tmp_path}/script") == "of the template"
-
-    run(test)
-
-
-# -- errors in words
-
-
-def refused(spec: Processor, kind: type[Exception], *words: str, command: tuple[str, ...] = ()) -> None:
-    """Whatever comes first, `prepare` or the start, says all of `words`, and no container stays."""
-    seen: list[Launched] = []
-
-    async def test() -> None:
-        async with launched(spec) as made:
-            seen.append(made)
-            async with program(made, spec) as it:
-                await it.start(*(command or spec.command))
-
-    with pytest.raises(kind) as caught:
-        run(test)
-    for word in words:
-        assert word in str(caught.value)
-    for made in seen:
-        assert not made.containers()
-
-
-def test_a_program_that_is_not_in_the_image(images: str) -> None:
-    refused(spec_of(images, "nowhere"), LaunchError, '"nowhere"', images, "not there")
-
-
-def test_a_program_that_cannot_be_executed(images: str) -> None:
-    refused(spec_of(images, "/etc/passwd"), LaunchError, '"/etc/passwd"', images, "cannot be executed")
-
-
-def test_an_image_without_a_command(images: str) -> None:
-    refused(spec_of(VOLUME), LaunchError, "no command of its own", "command = ")
-    del images
-
-
-def test_a_folder_that_is_not_in_the_image(images: str) -> None:
-    async def test() -> None:
-        async with running(spec_of(images, directory=Path("/nowhere"))) as (_, it):
-            with pytest.raises(LaunchError, match="folder cannot be entered"):
-                await it.start("ls", directory="/nowhere")
-
-    run(test)
-
-
-def test_an_image_that_is_not_there() -> None:
-    refused(spec_of("connector-test/nowhere:1"), MachineError, "connector-test/nowhere:1 is not there", "processor p")
-
-
-def test_an_image_for_another_machine(images: str) -> None:
-    other = "arm64" if ARCH == "amd64" else "amd64"
-    layers = scratch()
-    layers.arch = other
-    tag = layers.load(own_tag("other"))
-    try:
-        refused(spec_of(tag), MachineError, f"is for {other}, this machine is {ARCH}")
-    finally:
-        docker("rmi", tag)
-    del images
-
-
-def test_a_network_that_is_not_there(images: str) -> None:
-    words = ("no network nowhere-at-all", "docker network create nowhere-at-all")
-    refused(spec_of(images, "ls", network="nowhere-at-all"), MachineError, *words)
-
-
-def test_the_engines_socket_is_never_mounted(images: str) -> None:
-    for source in ("/var/run/docker.sock", "/run", "/"):
-        mounts = (Mount(Path(source), "/target"),)
-        for spec in (spec_of(images, "ls", mounts=mounts), untrusted(images, "ls", mounts=mounts)):
-            refused(spec, LaunchError, "not mounted into anything")
-
-
-def test_a_mount_that_its_user_cannot_reach(images: str, tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir(0o750)
-    spec = untrusted(images, "ls", mounts=(Mount(closed, "/closed"),))
-    refused(spec, LaunchError, str(closed), "0750", "chmod o+rx", "processor p")
-    closed.chmod(0o755)
-    spec = untrusted(images, "ls", mounts=(Mount(closed, "/closed", writable=True),))
-    refused(spec, LaunchError, str(closed), "0755", "chown 1")
-
-
-def test_a_mount_that_went_away(images: str, tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    spec = spec_of(images, mounts=(Mount(folder, "/folder"),))
-    refused(spec_of(images, "ls", mounts=(Mount(tmp_path / "nowhere", "/folder"),)), LaunchError, "nowhere", "refused")
-
-    async def test() -> None:
-        async with launched(spec) as made, program(made, spec) as it:
-            folder.rmdir()
-            with pytest.raises(LaunchError, match=f"mount of {folder} is refused"):
-                await it.start("ls")
-            assert not folder.exists()
-
-    run(test)
-
-
-def test_a_file_on_a_folder(images: str, tmp_path: Path) -> None:
-    file = tmp_path / "file"
-    file.write_text("")
-    spec = spec_of(images, "ls", mounts=(Mount(file, "/work"),))
-    refused(spec, LaunchError, "the mount at /work is refused")
-
-
-def test_too_little_memory(images: str) -> None:
-    refused(spec_of(images, "ls", resources=Resources(memory_bytes=MIB)), LaunchError, "limit of memory is too small")
-
-
-def test_a_user_that_the_image_does_not_have(images: str) -> None:
-    tag = small(User="nobody-at-all").load(own_tag("nobody"))
-    try:
-        refused(spec_of(tag, "ls"), LaunchError, "no user nobody-at-all")
-    finally:
-        docker("rmi", tag)
-    del images
-
-
-# -- downloads
-
-
-def test_an_image_is_fetched_once_with_progress(images: str) -> None:
-    layers = small()
-    layers.files["etc/large.txt"] = os.urandom(8 * MIB)
-    with registry({"test/small:1": layers}) as host:
-        name = f"{host}/test/small:1"
-
-        async def test() -> None:
-            specs = [spec_of(name, "id", name=each, pull="missing") for each in ("p", "q")]
-            async with launched(*specs) as made, program(made, specs[1]) as it:
-                assert "uid=0" in await it.says("id")
-                told = [event for event in made.events if isinstance(event, Progress)]
-                assert {event.what for event in told} == {f"image {name}"}
-                assert [event.done for event in told].count(True) == 1
-                assert told[-1].done
-                assert told[-1].fraction == 1.0
-            async with launched(*specs) as made:
-                assert not made.events
-            async with launched(spec_of(name, pull="always")) as made:
-                assert made.events
-
-        try:
-            run(test)
-            missing = f"{host}/test/small:2"
-            refused(spec_of(missing, pull="missing"), MachineError, missing, "nor in its registry", "processor p")
-        finally:
-            docker("rmi", "-f", name)
-    refused(spec_of(missing, pull="missing"), MachineError, missing, "registry cannot be reached", "docker load")
-    del images
-
-
-def test_a_download_can_be_broken_off(engine: str) -> None:
-    gate = threading.Event()
-    with registry({"test/small:1": small()}, gate) as host:
-        name = f"{host}/test/small:1"
-
-        async def test() -> None:
-            preparing = asyncio.create_task(_prepare(spec_of(name, pull="missing")))
-            await asyncio.wait({preparing}, timeout=0.5)
-            assert not preparing.done()
-            preparing.cancel()
-            done, _ = await asyncio.wait({preparing}, timeout=5)
-            assert done
-
-        try:
-            run(test)
-        finally:
-            gate.set()
-    del engine
-    docker("rmi", name, check=False)
-
-
-async def _prepare(spec: Processor) -> None:
-    async with launched(spec):
-        pass
 
 
 # -- what a dead runner leaves

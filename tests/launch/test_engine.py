@@ -20,8 +20,9 @@ from runner.events import Warned
 from runner.launch import container as container_home
 from runner.launch.engine import Engine, EngineAwayError, EngineRefusedError, Throttle
 from runner.launch.machine.engine import engine_address
+from tests.engine import docker
 from tests.launch.containers import launched, program, run, spec_of, untrusted
-from tests.launch.images import docker, own_tag, small
+from tests.launch.images import own_tag, small
 from tests.launch.private_engine import PrivateEngine, lasting_engine, own_engine
 
 __all__ = ["lasting_engine", "own_engine"]

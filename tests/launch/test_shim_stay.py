@@ -139,12 +139,15 @@ def test_backs_off_from_a_runner_that_shuts_the_door(shim: StayingShim) -> None:
         shim.leave(door=False)
         shim.come()
     assert time.monotonic() - began_s >= 0.1 + 0.2 + 0.4
-    shim.send(b"W")
-    shim.start(["true"])  # what was sent before it has been heard
-    shim.leave(door=False)
-    began_s = time.monotonic()
-    shim.come()
-    assert time.monotonic() - began_s < 0.8
+    took_s = []
+    for _ in range(3):
+        shim.send(b"W")
+        shim.start(["true"])  # what was sent before it has been heard
+        shim.leave(door=False)
+        began_s = time.monotonic()
+        shim.come()
+        took_s.append(time.monotonic() - began_s)
+    assert min(took_s) < 0.8, "the next wait would be no shorter; a busy machine adds to some of them"
 
 
 def test_a_door_that_nobody_opens_does_not_hold_it(shim: StayingShim) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 from runner.protocol.conformance.__main__ import main as conformance
 from runner.protocol.conformance.peer import Peer
 from runner.protocol.frames import Ack, Nack, Out
+from tests.conftest import need_program
 from tests.docs.pages import PROJECT
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -20,18 +20,11 @@ SDK_FILES = ("python/connector_processor.py", "javascript/connector-processor.mj
 SDKS = [PROJECT / "sdk" / name for name in SDK_FILES]
 
 
-def tool(name: str) -> str:
-    path = shutil.which(name)
-    if path is None:
-        pytest.skip(f"{name} is not installed")
-    return path
-
-
 @pytest.fixture(scope="session")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classes")
     sources = [PROJECT / "sdk" / "java" / "ConnectorProcessor.java", PROGRAMS / "Modes.java"]
-    subprocess.run([tool("javac"), "-Xlint:all", "-Werror", "-d", folder, *sources], check=True, timeout=60)
+    subprocess.run([need_program("javac"), "-Xlint:all", "-Werror", "-d", folder, *sources], check=True, timeout=60)
     return folder
 
 
@@ -41,8 +34,8 @@ def command(request: pytest.FixtureRequest) -> list[str]:
     if request.param == "python":
         return [sys.executable, "-W", "error", str(PROGRAMS / "modes.py")]
     if request.param == "javascript":
-        return [tool("node"), str(PROGRAMS / "modes.mjs")]
-    return [tool("java"), "-XX:+UseSerialGC", "-cp", str(request.getfixturevalue("classes")), "Modes"]
+        return [need_program("node"), str(PROGRAMS / "modes.mjs")]
+    return [need_program("java"), "-XX:+UseSerialGC", "-cp", str(request.getfixturevalue("classes")), "Modes"]
 
 
 def peer(*command: str) -> Peer:

@@ -14,21 +14,18 @@ import pytest
 
 from runner.channel.memory import MemoryReader
 from runner.errors import BugError, MachineError
-from runner.events import Bus, WaitChanged
+from runner.events import Bus
 from runner.spec.model import Contract, InFlight, RestartPolicy, Resume, StopPolicy
-from runner.supervise import monitor
 from runner.supervise.run import Run
 from runner.units import Rate
 from tests.supervise.running import (
     AT_ONCE,
     DEADLINE_S,
-    MANY,
     NEVER,
     Happened,
     execute,
     pipeline,
     processor,
-    python,
     sh,
 )
 
@@ -52,208 +49,6 @@ def descriptors() -> int:
 
 def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def test_a_refused_answer_is_a_clean_failure_with_a_balanced_ledger() -> None:
-    """One read with a good answer and one that its reader's framing cannot carry."""
-    ran = execute(
-        pipeline(
-            processor("src", sh("seq 4"), writes="a"),
-            processor(
-                "mid",
-                sh("read a; read b; printf '1\\0two\\nlines\\0'; cat >/dev/null"),
-                reads="a",
-                writes="b",
-                codec={"stdin": "lines", "stdout": "null"},
-                contract=ONE,
-            ),
-            processor("out", sh("cat >&2"), reads="b"),
-        )
-    )
-    assert ran.report.status == "failed"
-    assert "message 2 of channel `b` is refused" in ran.cause("mid")
-    assert ran.happened.logged() == ["1"]
-    assert ran.account("a", "mid").acknowledged == 1
-    assert ran.account("a", "mid").unread == 3
-    assert ran.report.channels["b"].refused == 1
-
-
-def test_a_refused_answer_behind_the_sequencer_balances() -> None:
-    """The same with replicas and order = "keep": what waits behind the bad answer is accounted for too."""
-    ran = execute(
-        pipeline(
-            processor("src", sh("seq 200"), writes="a"),
-            processor(
-                "mid",
-                sh("read a; read b; printf '1\\0two\\nlines\\0'; cat >/dev/null"),
-                reads="a",
-                writes="b",
-                codec={"stdin": "lines", "stdout": "null"},
-                contract=ONE,
-                replicas=2,
-                in_flight=InFlight(4096, 4),
-            ),
-            processor("out", sh("cat >&2"), reads="b"),
-        )
-    )
-    assert ran.report.status == "failed"
-
-
-def test_two_deaths_at_once_balance() -> None:
-    """A ledger check while another program's settled run still waits for the end of its log."""
-
-    async def steps(happened: Happened) -> None:
-        await happened.line("read all")
-        await happened.until(lambda: "running" in happened.states("one") and "running" in happened.states("two"))
-        pid = happened.run.processors["one"].replicas[0].pids[0]
-        held = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY)  # somebody else writes to its log
-        try:
-            os.kill(pid, 9)
-            reader = happened.run.channels["a"].readers[0]
-            await soon(lambda: reader.account.indeterminate)  # settled, and now waiting for the log
-            os.kill(happened.run.processors["two"].replicas[0].pids[0], 9)
-            await happened.until(lambda: "backoff" in happened.states("two"))
-        finally:
-            os.close(held)
-
-    ran = execute(
-        pipeline(
-            processor("src", sh("seq 10; exec sleep 3"), writes="a"),
-            processor(
-                "one",
-                sh('[ "$CONNECTOR_ATTEMPT" = 1 ] || exec cat; head -c 21 >/dev/null; echo read all >&2; sleep 60'),
-                reads="a",
-            ),
-            processor("two", sh('[ "$CONNECTOR_ATTEMPT" = 1 ] || exec cat; exec sleep 60'), reads="a"),
-        ),
-        steps,
-    )
-    assert ran.account("a", "one").indeterminate == 10
-
-
-def test_a_failed_replica_ends_the_others_though_their_answers_wait_for_its(tmp_path: Path) -> None:
-    """order = "keep": the head of the line is with the one that fails for good, the others hold more than fits."""
-    script = """
-import os, sys
-for line in sys.stdin.buffer:
-    if line == b"0\\n":
-        sys.stderr.write("first\\n"); sys.stderr.flush()
-        while not os.path.exists(GATE): pass
-        os._exit(1)
-    os.write(1, b"x" * 30000 + b"\\n")
-"""
-    gate = tmp_path / "gate"
-
-    async def steps(happened: Happened) -> None:
-        await happened.line("first")
-        mid = happened.run.processors["mid"]
-
-        def crowded() -> bool:
-            return any(
-                item.attempt is not None and any(port.paused for port in item.attempt.ports.collectors)
-                for item in mid.replicas
-            )
-
-        await soon(crowded)
-        open_gate(gate)
-
-    ran = execute(
-        pipeline(
-            processor("src", sh("seq 0 99"), writes="a"),
-            processor(
-                "mid",
-                python(script.replace("GATE", repr(str(gate)))),
-                reads="a",
-                writes="b",
-                contract=ONE,
-                replicas=2,
-                in_flight=InFlight(4096, 8),
-                restart=RestartPolicy("never"),
-                continue_on_error=True,
-            ),
-            processor("out", sh("cat >/dev/null"), reads="b"),
-            channels={"a": {"capacity_bytes": 4096}},
-        ),
-        steps,
-        deadline_s=15.0,
-    )
-    assert ran.report.processors["mid"].state == "failed"
-
-
-def test_what_dead_replicas_leave_is_taken_up_in_order(tmp_path: Path) -> None:
-    """order = "keep", both replicas die one after the other: the oldest message goes out first, or nobody can go on."""
-    script = f"""
-import os, sys, time
-attempt, replica = os.environ["CONNECTOR_ATTEMPT"], os.environ["CONNECTOR_INSTANCE"]
-me = os.path.join({str(tmp_path)!r}, replica)
-if attempt == "1":
-    lines = [os.read(0, 2) for _ in range(2)]
-    open(me, "w").close()
-    sys.stderr.write(f"{{replica}} has {{lines}}\\n"); sys.stderr.flush()
-    time.sleep(1000)
-for line in sys.stdin.buffer:
-    os.write(1, line.strip() + b"x" * 50000 + b"\\n")
-"""
-
-    async def steps(happened: Happened) -> None:
-        await happened.until(lambda: len([line for line in happened.logged() if " has " in line]) == 2)
-        await happened.until(lambda: all("running" in happened.states("mid", replica) for replica in (1, 2)))
-        mid = happened.run.processors["mid"]
-        first = next(line for line in happened.logged() if "b'0" in line)[0]  # who has the oldest message
-        for name in (first, "2" if first == "1" else "1"):
-            os.kill(mid.replicas[int(name) - 1].pids[0], 9)
-
-    ran = execute(
-        pipeline(
-            processor("src", sh("seq 0 7"), writes="a"),
-            processor(
-                "mid",
-                python(script),
-                reads="a",
-                writes="b",
-                contract=ONE,
-                replicas=2,
-                in_flight=InFlight(4096, 2),
-                restart=RestartPolicy(backoff=AT_ONCE, limit=MANY),
-            ),
-            processor("out", sh("cut -c1 >&2"), reads="b"),
-            channels={"a": {"capacity_bytes": 4096}},
-            drain_s=2.0,
-        ),
-        steps,
-        deadline_s=15.0,
-    )
-    assert ran.happened.logged()[-8:] == [str(number) for number in range(8)]
-
-
-def test_what_a_dead_replica_leaves_goes_to_an_idle_live_one(tmp_path: Path) -> None:
-    """The dead one waits long for its restart; the live one is idle, and nothing new comes to wake it."""
-
-    async def steps(happened: Happened) -> None:
-        await happened.until(lambda: "backoff" in happened.states("mid", 1) + happened.states("mid", 2))
-        await happened.line("got it")
-        happened.run.stop("seen")
-
-    ran = execute(
-        pipeline(
-            processor("src", sh("echo only; exec sleep 1000"), writes="a"),
-            processor(
-                "mid",
-                sh('read x; mkdir "$CONNECTOR_PARAM_DIR" 2>/dev/null && kill -9 $$; echo "got it"; exec cat'),
-                reads="a",
-                writes="b",
-                contract=ONE,
-                replicas=2,
-                params={"dir": str(tmp_path / "once")},
-                restart=RestartPolicy(backoff=NEVER),
-            ),
-            processor("out", sh("cat >&2"), reads="b"),
-            drain_s=2.0,
-        ),
-        steps,
-        deadline_s=15.0,
-    )
-    assert ran.account("a", "mid").acknowledged == 1
 
 
 def _cancelled(until: Callable[[Happened], Awaitable[object]]) -> tuple[int, int]:
@@ -349,71 +144,6 @@ def test_a_batch_of_very_many_parts_goes_through() -> None:
     except OSError as error:
         logged = [str(error)]
     assert logged == ["300000"]
-
-
-def test_a_ring_is_found_though_stall_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitor, "RING_SURE_S", 1.0)
-    ran = execute(
-        pipeline(
-            processor(
-                "src",
-                sh("yes | head -n 3000000 | tee /dev/stderr"),
-                writes={"stdout": "a", "stderr": "b"},
-                stall_s=600.0,
-            ),
-            processor("left", ("cat",), reads="a", writes="c", stall_s=600.0),
-            processor(
-                "join",
-                sh('cat "$CONNECTOR_READER_SECOND" >/dev/null; cat >/dev/null'),
-                reads={"stdin": "c", "second": "d"},
-                stall_s=600.0,
-            ),
-            processor("right", sh("sort"), reads="b", writes="d", stall_s=600.0),
-            channels={name: {"capacity_bytes": 4096} for name in "abcd"},
-            drain_s=1.0,
-        ),
-        deadline_s=20.0,
-    )
-    assert ran.report.status == "failed"
-    assert "ring of waits" in (ran.report.cause or "")
-
-
-def _slow_input(monkeypatch: pytest.MonkeyPatch, join: str, late: str, gate: Path) -> None:
-    """A join that waits for a slow source, while another writer is held up: no ring, as the slow source will write."""
-    monkeypatch.setattr(monitor, "RING_SURE_S", 0.6)
-
-    async def steps(happened: Happened) -> None:
-        await happened.until(
-            lambda: any(isinstance(event, WaitChanged) and event.processor == "both" for event in happened.events)
-        )
-        open_gate(gate)
-
-    ran = execute(
-        pipeline(
-            processor(
-                "both",
-                sh('yes | head -c 16000000; echo end > "$CONNECTOR_WRITER_B"'),
-                writes={"stdout": "a", "b": "b"},
-            ),
-            processor("late", sh(f"while [ ! -e {gate} ]; do sleep 0.05; done; echo go"), writes=late),
-            processor("join", sh(join), reads={"stdin": "a", "b": "b", **({"c": "c"} if late == "c" else {})}),
-            channels={"a": {"capacity_bytes": 4096}},
-            drain_s=1.0,
-        ),
-        steps,
-        deadline_s=20.0,
-    )
-    assert ran.report.status == "completed", ran.report.cause
-
-
-def test_no_ring_where_another_port_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    join = 'cat "$CONNECTOR_READER_C" >/dev/null; cat >/dev/null; cat "$CONNECTOR_READER_B" > /dev/null'
-    _slow_input(monkeypatch, join, "c", tmp_path / "gate")
-
-
-def test_no_ring_where_another_writer_may_still_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    join = 'exec 5<"$CONNECTOR_READER_B"; read x <&5; cat >/dev/null; cat <&5 >/dev/null'
-    _slow_input(monkeypatch, join, "b", tmp_path / "gate")
 
 
 def test_crashed_while_draining_is_restarted_though_settling_takes_longer_than_grace() -> None:
@@ -617,58 +347,3 @@ def test_no_descriptors_left_is_an_error_of_the_machine() -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert type(ended) is MachineError
-
-
-def test_the_end_of_a_failing_ring_does_not_take_the_whole_drain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in a ring can drain, so waiting for it is in vain."""
-    monkeypatch.setattr(monitor, "RING_SURE_S", 1.0)
-    ran = execute(
-        pipeline(
-            processor("src", sh("yes | head -n 3000000 | tee /dev/stderr"), writes={"stdout": "a", "stderr": "b"}),
-            processor("left", ("cat",), reads="a", writes="c"),
-            processor(
-                "join",
-                sh('cat "$CONNECTOR_READER_SECOND" >/dev/null; cat >/dev/null'),
-                reads={"stdin": "c", "second": "d"},
-            ),
-            processor("right", sh("sort"), reads="b", writes="d"),
-            channels={name: {"capacity_bytes": 4096} for name in "abcd"},
-            drain_s=1000.0,
-        ),
-        deadline_s=20.0,
-    )
-    assert ran.report.status == "failed"
-    assert "ring of waits" in (ran.report.cause or "")
-
-
-def test_a_drain_waits_for_who_is_held_up_by_a_slow_reader() -> None:
-    """Its grace starts with its end of input, which comes after the last message; until then it only waits for room."""
-
-    async def steps(happened: Happened) -> None:
-        await soon(lambda: happened.run.channels and happened.run.channels["a"].written == 400)
-        happened.run.stop("enough")
-
-    ran = execute(
-        pipeline(
-            processor("src", sh("seq -f %010000.0f 400; exec sleep 1000"), writes="a"),
-            processor(
-                "mid",
-                ("cat",),
-                reads="a",
-                writes="b",
-                in_flight=InFlight(4096),
-                stop=StopPolicy(grace_s=0.3),
-            ),
-            processor(
-                "out",
-                sh("sleep 1.5; exec cat >/dev/null"),
-                reads="b",
-                in_flight=InFlight(4096),
-                stop=StopPolicy(grace_s=5.0),
-            ),
-            channels={"a": {"capacity_bytes": 8 << 20}, "b": {"capacity_bytes": 4096}},
-        ),
-        steps,
-    )
-    assert ran.account("a", "mid").unread == 0
-    assert ran.account("b", "out").acknowledged == 400
