@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not HAS_IPV6, reason="this machine has no ::1")
     [("zeromq", False), *((kind, protected) for kind in ("tcp", "websocket", "http") for protected in (False, True))],
 )
 def test_who_listens_and_who_connects_meet(kind: str, listening: str, protected: bool, tmp_path: Path) -> None:
-    made = authority(tmp_path, HERE) if protected else None
+    made = authority(tmp_path) if protected else None
 
     def end_of(side: str, port: int) -> End:
         listens = side == listening
