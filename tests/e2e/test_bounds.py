@@ -55,7 +55,7 @@ def test_dropping_for_one_reader_costs_the_other_nothing(connector: Connector, t
     gate, total = tmp_path / "gate", tmp_path / "total"
     pipeline = chain(
         {"c1": {"capacity": "64KiB", "on_full": "drop-oldest"}},
-        source=source(5_000, "--total", total, "--rate", 10_000),
+        source=source(5_000, "--total", total, "--rate", 4_000),
         slow={"command": sink(tmp_path / "slow", "--until", gate), "in_flight": {"bytes": "64KiB"}},
     )
     pipeline["processors"]["fast"] = {"command": sink(tmp_path / "fast"), "reads": "c1"}

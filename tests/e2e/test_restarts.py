@@ -196,7 +196,7 @@ def test_a_program_that_is_ill_is_restarted(connector: Connector, tmp_path: Path
 
 
 def test_a_stalled_program_is_restarted(connector: Connector, tmp_path: Path) -> None:
-    middle = one_to_one(misbehave("stalls-once", 100), stall="500ms")
+    middle = one_to_one(misbehave("stalls-once", 100), stall="1s")
     result = connector.run(chain(source=source(1000), middle=middle, sink=sink(tmp_path / "out")))
     result.completed()
     assert numbers(tmp_path / "out") == list(range(1, 1001))
@@ -205,7 +205,7 @@ def test_a_stalled_program_is_restarted(connector: Connector, tmp_path: Path) ->
 
 
 def test_a_stopped_program_is_restarted_by_stall(connector: Connector, tmp_path: Path) -> None:
-    middle = one_to_one(misbehave("stops-itself", 400), stall="500ms")
+    middle = one_to_one(misbehave("stops-itself", 400), stall="1s")
     result = connector.run(chain(source=source(1000), middle=middle, sink=sink(tmp_path / "out")))
     result.completed()
     assert numbers(tmp_path / "out") == list(range(1, 1001))
