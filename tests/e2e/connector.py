@@ -218,6 +218,14 @@ class Running:
                     found.append(process)
         return found
 
+    def wrapped(self) -> psutil.Process:
+        """The runner itself, where a wrapper was started that runs it."""
+        for process in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended
+                if process.cmdline()[1:4] == ["-m", "runner", "run"]:
+                    return process
+        raise AssertionError(f"there is no runner: {self.output()}")
+
     def program(self, command: list[str]) -> psutil.Process:
         """The first process that runs this command, waited for."""
         found: list[psutil.Process] = until(

@@ -300,8 +300,7 @@ def test_a_full_disk_does_not_hold_up_the_end_for_ever(
     pipeline["drain"] = "2s"
     with connector.start(pipeline, "--log-format", "json", wrapper=full_disk) as running:
         until(lambda: waits(running) or running.process.poll() is not None, "a writer to wait", 30)
-        (runner,) = [each for each in running.family() if each.cmdline()[1:4] == ["-m", "runner", "run"]]
-        runner.send_signal(signal.SIGTERM)
+        running.wrapped().send_signal(signal.SIGTERM)
         result = running.finish(25)
     assert result.code == 1, str(result)
     result.expect_no_traceback()
