@@ -58,7 +58,7 @@ _CHANNEL, _SHIM, _FIRST_FILE = 3, 4, 5
 _LONGEST_SAID_BYTES = 4096
 _KILLED = 128 + signal.SIGKILL  # bwrap's exit status when PID 1 of its sandbox was killed
 _LONGEST_TRY_S = 20.0
-_MOST_BUILDS = 5  # of one start, while the machine's mounts come and go
+_MOST_BUILDS = 12  # of one start, while the machine's mounts come and go
 _INSTALL = (
     "install it: apt install bubblewrap (Debian, Ubuntu), dnf install bubblewrap (Fedora), apk add bubblewrap (Alpine)"
 )

@@ -89,11 +89,12 @@ def test_a_full_channel_stops_its_writer(connector: Connector, tmp_path: Path) -
 
 def test_a_reader_that_never_reads_is_bounded_and_its_messages_unread(connector: Connector, tmp_path: Path) -> None:
     pipeline = chain(source=source(None), sink={"command": misbehave("never-reads"), "stop": {"grace": "200ms"}})
+    pipeline["drain"] = "3s"  # what waits in front of a full channel is waited for so long
     with connector.start(pipeline) as running:
         writer = running.program(pipeline["processors"]["source"]["command"])
         until(lambda: writer.io_counters().write_chars > 8 * MIB, "the channel to fill")
         running.signal(2)
-        result = running.finish(15)
+        result = running.finish(30)
     result.expect(130, "stopped")
     account = result.account("c1", "sink")
     assert account == {"written": account["written"], "unread": account["written"]}
