@@ -94,7 +94,7 @@ def test_a_reader_that_never_reads_is_bounded_and_its_messages_unread(connector:
         writer = running.program(pipeline["processors"]["source"]["command"])
         until(lambda: writer.io_counters().write_chars > 8 * MIB, "the channel to fill")
         running.signal(2)
-        result = running.finish(30)
+        result = running.finish(15)
     result.expect(130, "stopped")
     account = result.account("c1", "sink")
     assert account == {"written": account["written"], "unread": account["written"]}

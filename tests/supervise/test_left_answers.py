@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from runner.spec.model import InFlight, RestartPolicy
 from tests.supervise.running import (
@@ -11,6 +12,7 @@ from tests.supervise.running import (
     MANY,
     NEVER,
     Happened,
+    Ran,
     execute,
     pipeline,
     processor,
@@ -20,11 +22,11 @@ from tests.supervise.running import (
 from tests.supervise.test_found import ONE, open_gate, soon
 
 
-def test_a_refused_answer_is_a_clean_failure_with_a_balanced_ledger() -> None:
-    """One read with a good answer and one that its reader's framing cannot carry."""
-    ran = execute(
+def _refused_answer(count: int, **of_mid: Any) -> Ran:
+    """So many messages for a program with one good answer and one that its reader's framing cannot carry."""
+    return execute(
         pipeline(
-            processor("src", sh("seq 4"), writes="a"),
+            processor("src", sh(f"seq {count}"), writes="a"),
             processor(
                 "mid",
                 sh("read a; read b; printf '1\\0two\\nlines\\0'; cat >/dev/null"),
@@ -32,10 +34,16 @@ def test_a_refused_answer_is_a_clean_failure_with_a_balanced_ledger() -> None:
                 writes="b",
                 codec={"stdin": "lines", "stdout": "null"},
                 contract=ONE,
+                **of_mid,
             ),
             processor("out", sh("cat >&2"), reads="b"),
         )
     )
+
+
+def test_a_refused_answer_is_a_clean_failure_with_a_balanced_ledger() -> None:
+    """One read with a good answer and one that is refused."""
+    ran = _refused_answer(4)
     assert ran.report.status == "failed"
     assert "message 2 of channel `b` is refused" in ran.cause("mid")
     assert ran.happened.logged() == ["1"]
@@ -46,23 +54,9 @@ def test_a_refused_answer_is_a_clean_failure_with_a_balanced_ledger() -> None:
 
 def test_a_refused_answer_behind_the_sequencer_balances() -> None:
     """The same with replicas and order = "keep": what waits behind the bad answer is accounted for too."""
-    ran = execute(
-        pipeline(
-            processor("src", sh("seq 200"), writes="a"),
-            processor(
-                "mid",
-                sh("read a; read b; printf '1\\0two\\nlines\\0'; cat >/dev/null"),
-                reads="a",
-                writes="b",
-                codec={"stdin": "lines", "stdout": "null"},
-                contract=ONE,
-                replicas=2,
-                in_flight=InFlight(4096, 4),
-            ),
-            processor("out", sh("cat >&2"), reads="b"),
-        )
-    )
+    ran = _refused_answer(200, replicas=2, in_flight=InFlight(4096, 4))
     assert ran.report.status == "failed"
+    assert ran.report.channels["b"].refused
 
 
 def test_two_deaths_at_once_balance() -> None:
